@@ -1,0 +1,1 @@
+"""Latency: measuring networks on devices and predicting what was measured."""

@@ -1,0 +1,1 @@
+"""Search, training, trimming and shipping of networks within a latency budget."""

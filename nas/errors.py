@@ -1,0 +1,41 @@
+"""The errors of data, training, studies, checkpoints and exports.
+
+NasError
+├── DataError          images or labels cannot be used as they are
+├── TrainingError      a training run cannot go on
+│   └── Diverged       the loss became infinite or not a number: the candidate failed, not the search
+├── CheckpointError    a checkpoint is damaged, hostile, or of another format
+├── StudyError         a study cannot be made, joined or resumed
+├── BudgetError        no network of the space meets the budget
+└── ExportError        an exported file would not do what the checkpoint does
+"""
+
+from searchspace.errors import NasError
+
+
+class DataError(NasError):
+    """Images or labels cannot be used as they are."""
+
+
+class TrainingError(NasError):
+    """A training run cannot go on."""
+
+
+class Diverged(TrainingError):
+    """The loss became infinite or not a number: the candidate failed, not the search."""
+
+
+class CheckpointError(NasError):
+    """A checkpoint is damaged, hostile, or of another format."""
+
+
+class StudyError(NasError):
+    """A study cannot be made, joined or resumed."""
+
+
+class BudgetError(NasError):
+    """No network of the space meets the budget."""
+
+
+class ExportError(NasError):
+    """An exported file would not do what the checkpoint does."""

@@ -1,0 +1,1 @@
+"""Search space: architectures as values, their lowering to a graph, and what is derived from it."""
