@@ -12,10 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
-import yaml
-
 from searchspace.blocks import BLOCKS, HEADS, Block, ClassicHead, Head
 from searchspace.errors import ArchitectureError
+from searchspace.files import parse_plain
 from searchspace.graph import Builder, Graph, Norm, Op, Shape
 
 FORMAT = 1
@@ -125,12 +124,10 @@ class Architecture:
         """Architecture from JSON or YAML text.
 
         Raises:
-            ArchitectureError: the text is neither, or does not describe an architecture.
+            NasError: the text is neither.
+            ArchitectureError: it does not describe an architecture.
         """
-        try:
-            data = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ArchitectureError(f"not JSON or YAML: {' '.join(str(error).split())}") from None
+        data = parse_plain(text)
         if not isinstance(data, dict):
             raise ArchitectureError(f"an architecture file must hold one mapping, got {type(data).__name__}")
         return Architecture.from_dict(data)

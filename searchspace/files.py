@@ -1,10 +1,40 @@
-"""Writing files so that a reader, or a killed writer, never leaves half of one."""
+"""Reading plain data from text, and writing files so that a killed writer never leaves half of one."""
 
+import json
 import os
+import re
 import tempfile
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from searchspace.errors import NasError
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, reading numbers such as 1e-5 as YAML 1.2 does: as numbers, not as text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def parse_plain(text: str) -> Any:
+    """Plain data (mappings, lists, text, numbers) from JSON or YAML text; nothing in it can be executed.
+
+    Raises:
+        NasError: the text is neither JSON nor YAML; the message is the parser's, in one line.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader
+    except (yaml.YAMLError, ValueError) as error:
+        raise NasError(f"not JSON or YAML: {' '.join(str(error).split())}") from None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

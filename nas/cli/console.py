@@ -1,0 +1,118 @@
+"""The frame around every command: errors as one line, exit codes, results on stdout, progress on stderr.
+
+Exit codes: 0 done, 2 the user's input is wrong, 1 a defect of ours, 130 interrupted (what was done is kept).
+"""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from searchspace.errors import NasError
+
+app = typer.Typer(
+    name="nas",
+    help="Finds, trims and ships neural networks that are as accurate as they can be within a latency budget on one device.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+stdout = Console(soft_wrap=True, highlight=False)
+stderr = Console(stderr=True, highlight=False)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    from nas.cli import commands  # noqa: F401  (registers every command with `app`)
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except NasError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        stderr.print("interrupted: what was done is kept; the same command goes on from there", style="yellow")
+        raise SystemExit(130) from None
+    except typer.Exit as leaving:
+        raise SystemExit(leaving.exit_code) from None
+    except Exception as error:
+        if _is_usage_error(error):
+            fail(f"{error.format_message()} (see `nas --help`)")  # type: ignore[attr-defined]
+        raise
+
+
+def fail(message: str) -> None:
+    """Leave with exit code 2 and one line on stderr that says what must hold, what was got and what to do."""
+    stderr.print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+    raise SystemExit(2)
+
+
+def show_json(result: Mapping[str, Any]) -> None:
+    """The result for machines: one JSON object on stdout."""
+    sys.stdout.write(json.dumps(result, default=_plain) + "\n")
+
+
+def note(message: str) -> None:
+    """A remark for people, on stderr."""
+    stderr.print(_escaped(message), style="dim")
+
+
+@contextmanager
+def progress_bar(description: str) -> Iterator["Bar"]:
+    """A progress bar on stderr: what, how far, how long, how much longer."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=stderr, transient=True) as progress:
+        yield Bar(progress, description)
+
+
+class Bar:
+    """Takes the `(what, done, total)` events of the library and moves a progress bar with them."""
+
+    def __init__(self, progress: Progress, description: str) -> None:
+        self._progress = progress
+        self._task = progress.add_task(description, total=None)
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        """Show that `done` of `total` are finished; total None: how many is not known."""
+        self._progress.update(self._task, description=_escaped(what), completed=done, total=total)
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _is_usage_error(error: Exception) -> bool:
+    """Whether the command-line parser refused what was typed."""
+    return hasattr(error, "format_message") and hasattr(error, "exit_code")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        return value.item()  # a numpy scalar
+    raise TypeError(f"{type(value).__name__} is not plain data")
