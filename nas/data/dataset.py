@@ -1,0 +1,64 @@
+"""Labelled images in memory: three disjoint splits and what is known about them."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part of a data set.
+
+    Attributes:
+        images: uint8, (N, C, H, W), as decoded: 0 is black, 255 is white. `load_data` lays them out channels-last.
+        labels: int64, (N,), positions in `Data.classes`.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set at one resolution, decoded and divided.
+
+    Attributes:
+        name: what people call it: the folder's or file's name, `digits`, or the name on the hub.
+        kind: how it was stored: `folder`, `parquet`, `npz`, `idx`, `digits` or `hub`.
+        fingerprint: hash of the decoded pixels, the labels, the classes and the division into splits.
+        classes: class names; a label is a position here.
+        resolution: height and width of every image, pixels.
+        channels: 1 (grey) or 3 (red, green, blue).
+        mean: per channel, over the training split, in units where 0 is black and 1 is white.
+        std: standard deviation, like `mean`; never less than one grey level, so that dividing by it is safe.
+        train: what networks learn from.
+        validation: what a search chooses by.
+        test: what is looked at once, at the end.
+        class_counts: training images per class, in the order of `classes`.
+        skipped: damaged images that were left out, as `where: reason`.
+        notes: what a user should know about the data, one line each.
+    """
+
+    name: str
+    kind: str
+    fingerprint: str
+    classes: tuple[str, ...]
+    resolution: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    train: Split
+    validation: Split
+    test: Split
+    class_counts: tuple[int, ...]
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def imbalance(self) -> float:
+        """Images of the commonest class per image of the rarest one that has any, in the training split; 1 is balanced."""
+        present = [count for count in self.class_counts if count]
+        return max(present) / min(present)

@@ -1,0 +1,190 @@
+"""From `--data` to images in memory."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nas.data.arrays import digits_source, npz_source
+from nas.data.cache import Decoded, decoded, default_folder
+from nas.data.dataset import Data, Split
+from nas.data.decoding import Selection
+from nas.data.folder import folder_source
+from nas.data.idx import idx_files, idx_source
+from nas.data.source import Progress, Rows, Source
+from nas.data.splitting import Rows3, sample_rows, split_rows
+from nas.data.tables import hub_source, parquet_files, parquet_source
+from nas.errors import DataError
+
+
+def load_data(
+    source: str,
+    *,
+    resolution: int | None = None,
+    channels: int | None = None,
+    seed: int = 0,
+    validation: float = 0.1,
+    test: float = 0.15,
+    strict: bool = False,
+    limit: int | None = None,
+    cache: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Data:
+    """Read labelled images, decode them once, and divide them into training, validation and test.
+
+    The division depends on the images' content and the seed, not on paths, order or resolution. Splits that the source
+    gives are kept; what it lacks is taken out of its training split, by class.
+
+    Args:
+        source: a folder of images (`CLASS/*.png`, or `train/CLASS/*.png` and `test/CLASS/*.png`), a Parquet file or a folder
+            of them as Hugging Face lays them out, an `.npz` archive, a folder with the IDX files of MNIST, `digits`
+            (scikit-learn's), or `hf:NAME` from the Hugging Face hub.
+        resolution: height and width that images are brought to, pixels, at least 1: the shorter side is resized, the centre
+            cut out. None: the images' own if all are alike, else a usual one near their median; at most 224.
+        channels: 1 or 3; None: 1 if every image is grey, else 3.
+        seed: draws the splits that the source does not give.
+        validation: fraction of every class for validation, where the source gives none; between 0 and 1.
+        test: fraction of every class for test, where the source gives none; between 0 and 1.
+        strict: refuse damaged images instead of leaving them out.
+        limit: use so many images only, with classes and splits in their shares.
+        cache: folder for decoded images; None: `$XDG_CACHE_HOME/pocketnas/data`.
+        progress: told how far reading, looking (at headers) and decoding are.
+
+    Raises:
+        DataError: the images or labels cannot be used as they are; the message says what to do.
+    """
+    _check(resolution, channels, validation, test, limit)
+    report = progress or _silent
+    found = read_source(source, progress=report)
+    rows = sample_rows(found, limit)
+    selection = Selection(found, rows, resolution, channels)
+    pictures, notes = decoded(selection, folder=cache or default_folder(), progress=report)
+    skipped = tuple(f"{found.where(int(rows[index]))}: {reason}" for index, reason in pictures.skipped.items())
+    if skipped and strict:
+        raise DataError(
+            f"{source}: every image must be readable, got {_count(len(skipped))} damaged: {skipped[0]}; mend or remove it"
+        )
+    good = np.setdiff1d(np.arange(len(rows)), list(pictures.skipped))
+    if not len(good):
+        raise DataError(f"{source}: none of the {_count(len(rows))} can be decoded, for instance {skipped[0]}")
+    labels, digests, given = found.labels[rows], found.digests[rows], found.given[rows]
+    try:
+        parts = split_rows(
+            labels[good], digests[good], given[good], classes=found.classes, seed=seed, validation=validation, test=test
+        )
+    except DataError as error:
+        left_out = f" ({_count(len(skipped))} damaged and left out)" if skipped else ""
+        limited = f" (limited to {_count(len(rows))})" if len(rows) < len(found.labels) else ""
+        raise DataError(f"{source}{left_out}{limited}: {error}") from error
+    parts = Rows3(*(good[part] for part in parts))
+    return _assemble(
+        found, pictures, labels, parts, skipped=skipped, notes=(*notes, *_remarks(found, digests, labels, parts))
+    )
+
+
+def read_source(source: str, *, progress: Progress) -> Source:
+    """Find out what kind of data `source` names, and index it.
+
+    Raises:
+        DataError: there is nothing of that name, or it is of no known kind.
+    """
+    if source == "digits":
+        return digits_source(progress=progress)
+    if source.startswith("hf:"):
+        return hub_source(source.removeprefix("hf:"), progress=progress)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        if idx_files(path):
+            return idx_source(path, progress=progress)
+        return (
+            parquet_source(path, progress=progress) if parquet_files(path) else folder_source(path, progress=progress)
+        )
+    if not path.exists():
+        raise DataError(
+            f"{source}: there is no such file or folder; give a path, `digits`, or `hf:NAME` for the Hugging Face hub"
+        )
+    if path.suffix == ".npz":
+        return npz_source(path, progress=progress)
+    if path.suffix == ".parquet":
+        return parquet_source(path, progress=progress)
+    raise DataError(f"{source}: a folder, a .parquet file or an .npz file is needed, got a file of another kind")
+
+
+def _check(resolution: int | None, channels: int | None, validation: float, test: float, limit: int | None) -> None:
+    if resolution is not None and resolution < 1:
+        raise DataError(f"the resolution must be at least 1 pixel, got {resolution}")
+    if channels not in (None, 1, 3):
+        raise DataError(f"channels must be 1 (grey) or 3 (colour), got {channels}")
+    if not (0 < validation < 1 and 0 < test < 1 and validation + test < 1):
+        raise DataError(
+            f"fractions for validation and test must be above 0 and leave images to train on, got {validation:g} and {test:g}"
+        )
+    if limit is not None and limit < 1:
+        raise DataError(f"the limit must be at least 1 image, got {limit}")
+
+
+def _assemble(
+    source: Source, pictures: Decoded, labels: Rows, parts: Rows3, *, skipped: tuple[str, ...], notes: tuple[str, ...]
+) -> Data:
+    _, resolution, _, channels = pictures.images.shape
+    mean, std = _statistics(pictures.sums[parts.train], resolution * resolution)
+    return Data(
+        name=source.name,
+        kind=source.kind,
+        fingerprint=_fingerprint(source.classes, pictures, labels, parts),
+        classes=source.classes,
+        resolution=resolution,
+        channels=channels,
+        mean=mean,
+        std=std,
+        train=_split(pictures, labels, parts.train),
+        validation=_split(pictures, labels, parts.validation),
+        test=_split(pictures, labels, parts.test),
+        class_counts=tuple(np.bincount(labels[parts.train], minlength=len(source.classes)).tolist()),
+        skipped=skipped,
+        notes=(*source.notes, *notes),
+    )
+
+
+def _split(pictures: Decoded, labels: Rows, rows: Rows) -> Split:
+    images = np.take(pictures.images, rows, axis=0)  # copies out of the mapped file
+    return Split(torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2), torch.from_numpy(labels[rows]))
+
+
+def _statistics(sums: NDArray[np.int64], pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, from exact sums of whole numbers."""
+    count = len(sums) * pixels
+    first, second = sums.sum(axis=0).astype(np.float64) / count
+    std = np.sqrt(np.maximum(second - first * first, 1.0))
+    return tuple((first / 255).tolist()), tuple((std / 255).tolist())
+
+
+def _fingerprint(classes: tuple[str, ...], pictures: Decoded, labels: Rows, parts: Rows3) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(json.dumps([classes, pictures.images.shape[1:]]).encode())
+    for rows in parts:
+        digest.update(pictures.digests[rows].tobytes() + labels[rows].astype("<i8").tobytes() + b"|")
+    return digest.hexdigest()
+
+
+def _remarks(source: Source, digests: NDArray[np.bytes_], labels: Rows, parts: Rows3) -> list[str]:
+    remarks = []
+    for split, rows in (("validation", parts.validation), ("test", parts.test)):
+        if copies := int(np.isin(digests[rows], digests[parts.train]).sum()):
+            remarks.append(f"{_count(copies)} of the {split} split are in the training split too, byte for byte")
+    absent = [name for label, name in enumerate(source.classes) if not (labels[parts.train] == label).any()]
+    if absent:
+        remarks.append(f"no training image has the class {', '.join(map(repr, absent))}")
+    return remarks
+
+
+def _count(images: int) -> str:
+    return f"{images:,} image{'' if images == 1 else 's'}"
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress that nobody wants to see."""
