@@ -1,0 +1,209 @@
+"""The seam to hardware: what every device can do, and the half of it that all devices with a runner share."""
+
+import base64
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from latency import runner
+from latency.errors import DeviceError
+from latency.layout import nchwc_block, probe_model
+from latency.lock import DeviceLock
+from latency.provenance import Provenance
+from latency.settings import Effort, RuntimeSettings
+from latency.timing import Slice, Timing
+
+OnSlice = Callable[[int, Slice], None]
+Arrays = Mapping[str, np.ndarray[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class OpTime:
+    """Time of one executed node by the runtime's profiler.
+
+    Attributes:
+        name: the node's name in the optimised graph.
+        op: its type.
+        ms: median milliseconds of a run; profiling adds some microseconds to each node.
+    """
+
+    name: str
+    op: str
+    ms: float
+
+
+class Device(Protocol):
+    """Somewhere networks run. All methods raise `DeviceError` if it cannot be reached or cannot run what it was given."""
+
+    @property
+    def name(self) -> str:
+        """Which device this is; jobs on devices of one name take turns."""
+
+    def describe(self) -> Provenance:
+        """What identifies the device and its runtime."""
+
+    def reserve(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+        """Keeps all others off the device inside the ``with``; `on_wait` hears who has it if one must wait."""
+
+    def measure(
+        self,
+        models: Sequence[bytes],
+        *,
+        settings: RuntimeSettings,
+        effort: Effort = ...,
+        on_slice: OnSlice | None = None,
+    ) -> list[Timing]:
+        """Times several ONNX models, interleaved, so that they can be compared with each other.
+
+        Args:
+            models: serialised ONNX models; inputs are made up from their types and shapes.
+            settings: how they are run.
+            effort: how long they are measured.
+            on_slice: called with a model's position and a slice of it as soon as it was taken.
+
+        Returns:
+            One timing a model, in the order of `models`; unstable ones are returned too, and say so.
+        """
+
+    def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
+        """Peak resident bytes of loading and running a model, the runtime's own part included; None where unknown."""
+
+    def profile(self, model: bytes, *, settings: RuntimeSettings, runs: int = ...) -> tuple[OpTime, ...]:
+        """Time of each executed node in the order of execution, for people: inflated, no basis to fit on."""
+
+    def optimize(self, model: bytes, *, settings: RuntimeSettings) -> bytes:
+        """The ONNX model as the runtime would execute it."""
+
+    def outputs(self, model: bytes, inputs: Arrays, *, settings: RuntimeSettings) -> dict[str, np.ndarray[Any, Any]]:
+        """Runs a model once on the given inputs."""
+
+
+class RunnerDevice(ABC):
+    """A `Device` that copies `latency.runner` somewhere and reads the lines it prints.
+
+    A subclass says how: `_lines` puts the files into an empty folder on the device, starts ``runner.py`` on it, yields its
+    lines of output as they come, and cleans up whatever happens.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = DeviceLock(name)
+        self._provenance: Provenance | None = None
+
+    @abstractmethod
+    def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
+        """Runs one job; raises `DeviceError` with the reason if the runner dies or falls silent."""
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def reserve(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
+        return self._lock.held(purpose, on_wait=on_wait)
+
+    def describe(self) -> Provenance:
+        if self._provenance is None:
+            facts = self._ask({"mode": "describe"}, {})
+            block = nchwc_block(self.optimize(probe_model(), settings=RuntimeSettings()))
+            self._provenance = Provenance.from_json({**facts, "nchwc_block": block})
+        return self._provenance
+
+    def measure(
+        self,
+        models: Sequence[bytes],
+        *,
+        settings: RuntimeSettings,
+        effort: Effort = Effort(),  # noqa: B008 - frozen
+        on_slice: OnSlice | None = None,
+    ) -> list[Timing]:
+        taken: list[list[Slice]] = [[] for _ in models]
+        load: float | None = None
+        process = 0
+        with self.reserve("measuring"):
+            while pending := [index for index in range(len(models)) if not _settled(taken[index], process, effort)]:
+                job = {
+                    "mode": "measure",
+                    "models": [f"{index}.onnx" for index in pending],
+                    "settings": settings.as_json(),
+                    "effort": {**asdict(effort), "limit_s": effort.limit_s / effort.processes},
+                    "seed": process,
+                }
+                with closing(self._events(job, {f"{index}.onnx": models[index] for index in pending})) as events:
+                    for event in events:
+                        if event["event"] == "slice":
+                            index = pending[event["model"]]
+                            taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process))
+                            if on_slice is not None:
+                                on_slice(index, taken[index][-1])
+                        elif event["event"] == "end":
+                            load = max((value for value in (load, event["load"]) if value is not None), default=None)
+                process += 1
+        return [Timing(tuple(slices), effort.tolerance, load) for slices in taken]
+
+    def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
+        peak: int | None = self._ask({"mode": "memory", "settings": settings.as_json()}, {"0.onnx": model})[
+            "peak_bytes"
+        ]
+        return peak
+
+    def profile(self, model: bytes, *, settings: RuntimeSettings, runs: int = 50) -> tuple[OpTime, ...]:
+        job = {"mode": "profile", "settings": settings.as_json(), "runs": runs}
+        nodes = self._ask(job, {"0.onnx": model})["nodes"]
+        return tuple(OpTime(node["name"], node["op"], float(np.median(node["us"])) / 1e3) for node in nodes)
+
+    def optimize(self, model: bytes, *, settings: RuntimeSettings) -> bytes:
+        answer = self._ask({"mode": "optimize", "settings": settings.as_json()}, {"0.onnx": model})
+        return base64.b64decode(answer["model"])
+
+    def outputs(self, model: bytes, inputs: Arrays, *, settings: RuntimeSettings) -> dict[str, np.ndarray[Any, Any]]:
+        packed = io.BytesIO()
+        arrays: dict[str, Any] = dict(inputs)
+        np.savez(packed, **arrays)
+        answer = self._ask(
+            {"mode": "outputs", "settings": settings.as_json()}, {"0.onnx": model, "inputs.npz": packed.getvalue()}
+        )
+        return {
+            part["name"]: np.frombuffer(base64.b64decode(part["data"]), part["dtype"]).reshape(part["shape"])
+            for part in answer["outputs"]
+        }
+
+    def _ask(self, job: Mapping[str, object], files: Mapping[str, bytes]) -> dict[str, Any]:
+        """Runs a job on at most one model and returns its last event."""
+        models = [name for name in files if name.endswith(".onnx")]
+        with self.reserve(str(job["mode"])):
+            *_, last = self._events({**job, "models": models}, files)
+        return last
+
+    def _events(self, job: Mapping[str, object], files: Mapping[str, bytes]) -> Generator[dict[str, Any], None, None]:
+        """The events of one job, of which ``end`` is the last."""
+        source = Path(runner.__file__).read_bytes()
+        with closing(self._lines({**files, "runner.py": source, "job.json": json.dumps(job).encode()})) as lines:
+            for line in lines:
+                try:
+                    event = json.loads(line)
+                    kind = event["event"]
+                except (ValueError, TypeError, KeyError) as error:
+                    raise DeviceError(
+                        f"{self.name}: expected a line of JSON from the runner, got {line[:80]!r}"
+                    ) from error
+                if kind == "error":
+                    raise DeviceError(f"{self.name}: {event['reason']}")
+                yield event
+                if kind == "end":
+                    return
+        raise DeviceError(f"{self.name}: the runner stopped in the middle of a job")
+
+
+def _settled(slices: Sequence[Slice], processes: int, effort: Effort) -> bool:
+    """Whether a network needs no further process."""
+    if processes < effort.processes:
+        return False
+    timing = Timing(tuple(slices), effort.tolerance)
+    return timing.stable or timing.device_s >= effort.limit_s

@@ -1,0 +1,148 @@
+"""What was measured of one network: raw nanoseconds in slices, and the figures that are read off them."""
+
+import base64
+import binascii
+import statistics
+import zlib
+from array import array
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from latency.errors import ModelError, UnstableMeasurement
+from latency.runner import half_difference, low_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Some runs taken one right after another; what came before the first kept one is dropped.
+
+    Attributes:
+        ns: nanoseconds of each run, in order, at least one.
+        probe_ns: nanoseconds of a fixed piece of arithmetic beside the slice, the slower of before and after.
+        process: which of the processes took it, from 0.
+    """
+
+    ns: tuple[int, ...]
+    probe_ns: int
+    process: int = 0
+
+
+@dataclass(frozen=True)
+class Timing:
+    """The measurement of one network on one device.
+
+    Attributes:
+        slices: everything that was measured, in the order of time; at least one.
+        tolerance: relative difference up to which two halves of the slices count as agreeing.
+        load: the device's load average (runnable processes) while it was measured, None where unknown.
+    """
+
+    slices: tuple[Slice, ...]
+    tolerance: float = 0.02
+    load: float | None = None
+
+    @cached_property
+    def low_ms(self) -> float:
+        """Milliseconds a run takes when nothing disturbs it; the most reproducible figure, the one models are fitted to.
+
+        Lower quartile over the undisturbed slices of each slice's fastest run (see `latency.runner.low_ns`).
+        """
+        return low_ns(*self._columns) / 1e6
+
+    @cached_property
+    def half_difference(self) -> float:
+        """Relative difference of `low_ms` between halves of the slices: the worse of even/odd and early/late."""
+        return half_difference(*self._columns)
+
+    @property
+    def stable(self) -> bool:
+        """Whether the halves agree within the tolerance."""
+        return self.half_difference <= self.tolerance
+
+    @cached_property
+    def median_ms(self) -> float:
+        """Median of all runs in milliseconds, disturbances included."""
+        return statistics.median(self._all_ns) / 1e6
+
+    @cached_property
+    def p90_ms(self) -> float:
+        """The milliseconds that nine of ten runs stay within."""
+        ordered = sorted(self._all_ns)
+        return ordered[min(len(ordered) - 1, 9 * len(ordered) // 10)] / 1e6
+
+    @cached_property
+    def mad_ms(self) -> float:
+        """Median absolute deviation from the median, in milliseconds."""
+        middle = statistics.median(self._all_ns)
+        return statistics.median(abs(ns - middle) for ns in self._all_ns) / 1e6
+
+    @property
+    def runs(self) -> int:
+        """How many runs were timed."""
+        return len(self._all_ns)
+
+    @property
+    def device_s(self) -> float:
+        """Seconds of device time in the timed runs."""
+        return sum(self._all_ns) / 1e9
+
+    def require_stable(self) -> "Timing":
+        """This timing, if it settled.
+
+        Raises:
+            UnstableMeasurement: two halves of the slices differ by more than the tolerance.
+        """
+        if not self.stable:
+            raise UnstableMeasurement(
+                f"two halves of the measurement must agree within {self.tolerance:.1%}, but differ by "
+                f"{self.half_difference:.1%} after {self.device_s:.1f} s in {len(self.slices)} slices: "
+                "stop what else runs on the device, or allow more time"
+            )
+        return self
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data; the runs are kept to the nanosecond, compressed."""
+        packed = array("q", self._all_ns)
+        return {
+            "runs": [len(part.ns) for part in self.slices],
+            "processes": [part.process for part in self.slices],
+            "probes_ns": [part.probe_ns for part in self.slices],
+            "ns": base64.b64encode(zlib.compress(packed.tobytes(), 9)).decode(),
+            "tolerance": self.tolerance,
+            "load": self.load,
+        }
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> "Timing":
+        """The timing that `as_json` wrote.
+
+        Raises:
+            ModelError: it is damaged.
+        """
+        try:
+            packed = array("q")
+            packed.frombytes(zlib.decompress(base64.b64decode(plain["ns"], validate=True)))
+            ends = [0]
+            for count in plain["runs"]:
+                ends.append(ends[-1] + count)
+            if ends[-1] != len(packed) or min(plain["runs"]) < 1:
+                raise ValueError(f"{len(packed)} runs in slices of {plain['runs']}")
+            slices = tuple(
+                Slice(tuple(packed[start:end]), probe, process)
+                for start, end, probe, process in zip(
+                    ends[:-1], ends[1:], plain["probes_ns"], plain["processes"], strict=True
+                )
+            )
+            return Timing(slices, plain["tolerance"], plain["load"])
+        except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+            raise ModelError(f"a stored measurement is damaged ({error}): measure again") from error
+
+    @cached_property
+    def _all_ns(self) -> list[int]:
+        return [ns for part in self.slices for ns in part.ns]
+
+    @cached_property
+    def _columns(self) -> tuple[list[tuple[int, ...]], list[int]]:
+        return [part.ns for part in self.slices], [part.probe_ns for part in self.slices]

@@ -1,0 +1,30 @@
+"""Small ONNX models for tests of measuring."""
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+
+def small_model(*, channels: int = 16, layers: int = 2, resolution: int = 16, dtype: str = "float32") -> bytes:
+    """Convolutions with ReLU, then a global pool: input "x" (1, 3, r, r), output "y" (1, channels, 1, 1)."""
+    source = np.random.default_rng(0)
+    nodes, weights, last, width = [], [], "x", 3
+    if dtype != "float32":
+        nodes.append(helper.make_node("Cast", ["x"], ["cast"], to=onnx.TensorProto.FLOAT))
+        last = "cast"
+    for layer in range(layers):
+        array = source.standard_normal((channels, width, 3, 3)).astype(np.float32)
+        weights.append(numpy_helper.from_array(array, f"w{layer}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{layer}"], [f"c{layer}"], pads=[1] * 4, name=f"conv{layer}"))
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"], name=f"relu{layer}"))
+        last, width = f"r{layer}", channels
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["y"], name="pool"))
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", kind, [1, 3, resolution, resolution])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, channels, 1, 1])],
+        weights,
+    )
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()

@@ -1,0 +1,96 @@
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from latency.errors import DeviceError
+from latency.lock import DeviceLock
+
+HOLD = (
+    "import sys, time; from latency.lock import DeviceLock\n"
+    "with DeviceLock('d').held('profiling'):\n    print('held', flush=True); time.sleep(600)\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def other():
+    process = subprocess.Popen([sys.executable, "-c", HOLD], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_waiting_one_hears_who_has_it_and_gets_it_when_the_holder_is_killed(other):
+    lock = DeviceLock("d")
+    heard = []
+
+    def on_wait(holder):
+        heard.append(holder)
+        other.send_signal(signal.SIGKILL)
+
+    with lock.held("searching", on_wait=on_wait):
+        assert heard == [f"process {other.pid}, profiling"]
+        assert DeviceLock("d").holder() == f"process {os.getpid()}, searching"
+    assert lock.holder() is None
+
+
+def test_devices_of_other_names_are_free(other):
+    with DeviceLock("e").held("measuring", on_wait=pytest.fail):
+        assert DeviceLock("d").holder() == f"process {other.pid}, profiling"
+
+
+def test_an_error_inside_releases_it():
+    with pytest.raises(RuntimeError), DeviceLock("d").held("measuring"):
+        raise RuntimeError
+    assert DeviceLock("d").holder() is None
+
+
+def test_the_inner_of_two_does_not_release_the_outer():
+    lock = DeviceLock("d")
+    with lock.held("outer"):
+        with lock.held("inner"):
+            pass
+        assert DeviceLock("d").holder() == f"process {os.getpid()}, outer"
+    assert DeviceLock("d").holder() is None
+
+
+def test_names_cannot_leave_the_folder(tmp_path):
+    assert DeviceLock("../../etc/passwd").path.parent == tmp_path / "pocketnas" / "devices"
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    with pytest.raises(DeviceError, match="cannot be made"), DeviceLock("d").held("measuring"):
+        pass
+
+
+def test_taking_turns_excludes(tmp_path):
+    """Three processes add to a number in a file, each in two steps: none is lost only if they take turns."""
+    counter = tmp_path / "counter"
+    counter.write_text("0")
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_add, args=(str(counter), 25)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert counter.read_text() == "75"
+
+
+def _add(path: str, times: int) -> None:
+    for _ in range(times):
+        with DeviceLock("d").held("adding"):
+            number = int(Path(path).read_text())
+            Path(path).write_text(str(number + 1))
