@@ -1,0 +1,153 @@
+"""Targets: which device, and how networks run on it, as a YAML file (shipped ones in ``targets/``, or a path)."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+
+from latency.device import Device
+from latency.errors import TargetError
+from latency.settings import RuntimeSettings
+
+Basis = Literal["measured", "published"]
+
+DEVICE_KINDS = ("host",)
+DEVICE_KEYS = ("kind",)
+RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
+KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A device and how networks run on it.
+
+    Attributes:
+        name: names its latency model.
+        device: kind of device.
+        settings: how the runtime executes networks there.
+        basis: whether its latency model is fitted to what was measured there, or to published figures.
+        resolution: input side in pixels that this target is meant for, or None.
+        budget_ms: milliseconds that a network may take there unless said otherwise, or None.
+    """
+
+    name: str
+    device: str
+    settings: RuntimeSettings
+    basis: Basis = "measured"
+    resolution: int | None = None
+    budget_ms: float | None = None
+
+    def open(self) -> Device:
+        """The device, ready to measure."""
+        from latency.host import HostDevice
+
+        return HostDevice(self.name)
+
+
+def known_targets() -> tuple[str, ...]:
+    """Names of the shipped targets."""
+    folder = resources.files("latency") / "targets"
+    return tuple(sorted(entry.name[: -len(".yaml")] for entry in folder.iterdir() if entry.name.endswith(".yaml")))
+
+
+def load_target(name_or_path: str | Path) -> Target:
+    """The target with a shipped name, or in the file at a path (anything with a slash, or ending in .yaml or .yml).
+
+    Raises:
+        TargetError: there is none, or its file breaks a rule; the message names the key.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
+        try:
+            source = Path(text).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise TargetError(f"{text}: cannot be read as a target file ({error})") from error
+        return _parse(source, text)
+    if text not in known_targets():
+        raise TargetError(
+            f"unknown target {text!r}{_suggestion(text, known_targets())}; "
+            f"known: {', '.join(known_targets())}, or the path of a target file"
+        )
+    return _parse((resources.files("latency") / "targets" / f"{text}.yaml").read_text(encoding="utf-8"), text)
+
+
+def _parse(source: str, where: str) -> Target:
+    try:
+        plain = yaml.safe_load(source)
+    except yaml.YAMLError as error:
+        raise TargetError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+    top = _section(plain, KEYS, where)
+    device = _section(top.get("device", {"kind": "host"}), DEVICE_KEYS, f"{where}: device")
+    runtime = _section(top.get("runtime", {}), RUNTIME_KEYS, f"{where}: runtime")
+    kind = _value(device, "kind", str, f"{where}: device")
+    if kind not in DEVICE_KINDS:
+        raise TargetError(
+            f"{where}: device: kind must be one of {', '.join(DEVICE_KINDS)}, got {kind!r}{_suggestion(kind, DEVICE_KINDS)}"
+        )
+    basis = _value(top, "basis", str, where, default="measured")
+    if basis not in get_args(Basis):
+        raise TargetError(f"{where}: basis must be one of {', '.join(get_args(Basis))}, got {basis!r}")
+    resolution = _value(top, "resolution", int, where, default=None)
+    budget_ms = _value(top, "budget_ms", (int, float), where, default=None)
+    for key, number in (("resolution", resolution), ("budget_ms", budget_ms)):
+        if number is not None and not number > 0:
+            raise TargetError(f"{where}: {key} must be above 0, got {number}")
+    return Target(
+        name=_value(top, "name", str, where),
+        device=kind,
+        settings=_settings(runtime, _value(top, "precision", str, where, default="fp32"), where),
+        basis=basis,
+        resolution=resolution,
+        budget_ms=None if budget_ms is None else float(budget_ms),
+    )
+
+
+def _settings(runtime: Mapping[str, Any], precision: str, where: str) -> RuntimeSettings:
+    place = f"{where}: runtime"
+    affinity = _value(runtime, "affinity", (str, list), place, default="auto")
+    if isinstance(affinity, list):
+        if not all(type(core) is int for core in affinity):
+            raise TargetError(f"{place}: affinity must be auto, none or a list of core numbers, got {affinity}")
+        affinity = tuple(affinity)
+    try:
+        return RuntimeSettings(
+            provider=_value(runtime, "provider", str, place, default="cpu"),
+            threads=_value(runtime, "threads", int, place, default=1),
+            affinity=affinity,
+            graph_level=_value(runtime, "graph_level", str, place, default="all"),
+            precision=precision,  # type: ignore[arg-type]  # checked there
+        )
+    except TargetError as error:
+        raise TargetError(f"{place}: {error}") from error
+
+
+def _section(plain: object, keys: Sequence[str], where: str) -> dict[str, Any]:
+    """A mapping with no other keys than `keys`."""
+    if not isinstance(plain, dict):
+        raise TargetError(f"{where}: must be a mapping with the keys {', '.join(keys)}, got {type(plain).__name__}")
+    for key in plain:
+        if key not in keys:
+            raise TargetError(f"{where}: unknown key {key!r}{_suggestion(str(key), keys)}; known: {', '.join(keys)}")
+    return plain
+
+
+def _value(
+    section: Mapping[str, Any], key: str, kind: type | tuple[type, ...], where: str, *, default: object = ...
+) -> Any:
+    """The section's value, which must be of that kind (a truth value is no number)."""
+    value = section.get(key, default)
+    if value is ...:
+        raise TargetError(f"{where}: the key {key!r} is missing")
+    if value is default or (isinstance(value, kind) and not isinstance(value, bool)):
+        return value
+    wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+    raise TargetError(f"{where}: {key} must be {wanted}, got {value!r}")
+
+
+def _suggestion(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
