@@ -267,14 +267,14 @@ class Fire:
 
     def lower(self, build: Builder, source: int) -> int:
         """Append the ops; returns the position of the last."""
+        shortcut = source
+        if self.bypass == "conv":
+            shortcut = build.conv(source, "bypass", self.cout, width="bypass")
         x = build.conv(source, "squeeze", self.squeeze, width="squeeze", activation=self.activation)
         one = build.conv(x, "expand1x1", self.expand1x1, width="expand1x1", activation=self.activation)
         three = build.conv(x, "expand3x3", self.expand3x3, kernel=3, width="expand3x3", activation=self.activation)
         x = build.concat((one, three))
-        if self.bypass == "none":
-            return x
-        shortcut = source if self.bypass == "identity" else build.conv(source, "bypass", self.cout, width="bypass")
-        return build.add(x, shortcut)
+        return x if self.bypass == "none" else build.add(x, shortcut)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -197,6 +197,10 @@ class LayerScale(Op):
     def params(self) -> int:
         return self.shape.channels
 
+    @property
+    def folded_params(self) -> int:
+        return 0  # in the weights of the convolution before
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pool(Op):
