@@ -1,6 +1,7 @@
 """Images that are arrays already: `.npz` archives, and scikit-learn's digits."""
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,10 @@ def npz_source(path: Path, *, progress: Progress) -> Source:
     Raises:
         DataError: the archive is damaged, lacks the arrays, or holds Python objects (which only unpickling could read).
     """
+    if not zipfile.is_zipfile(path):
+        raise DataError(
+            f"{path}: cannot be read as an .npz archive; it may be damaged, cut short, or of another format"
+        )
     parts: list[Part] = []
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -110,15 +115,13 @@ def npz_source(path: Path, *, progress: Progress) -> Source:
                         parts.append(Part(given, archive[images], archive[labels], f"{path.name}: {images}"))
                         break
             found = ", ".join(archive.files) or "nothing"
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         if "allow_pickle" in str(error):
             raise DataError(
                 f"{path}: arrays of numbers are needed, got an array of Python objects, which is not loaded because "
                 "that could run code; save it with a numeric type"
             ) from error
-        raise DataError(
-            f"{path}: cannot be read as an .npz archive ({error}); it may be damaged or cut short"
-        ) from error
+        raise DataError(f"{path}: cannot be read as an .npz archive ({error}); it may be damaged") from error
     if not any(part.given == TRAIN for part in parts):
         raise DataError(
             f"{path}: arrays x_train and y_train (or train_images and train_labels, or images and labels) are needed, got {found}"

@@ -121,7 +121,10 @@ def _attempt(encoded: Encoded, resolution: int, channels: int) -> _Image | str:
     return _Image(
         pixels=content,
         digest=hashlib.blake2b(content, digest_size=16).hexdigest().encode(),
-        sums=(wide.sum(axis=0).tolist(), (wide * wide).sum(axis=0).tolist()),
+        sums=(
+            wide.sum(axis=0).tolist(),
+            (wide.T @ wide).diagonal().tolist(),
+        ),  # numpy's quickest exact sum of squares here
     )
 
 
@@ -146,10 +149,11 @@ def _mapped(
 
 def _counted(progress: Progress, stage: str, total: int) -> Callable[[int], None]:
     """Tells `progress` of the sum of what it is told."""
-    counts: list[int] = []
+    sofar = 0
 
     def done(count: int) -> None:
-        counts.append(count)
-        progress(stage, sum(counts), total)
+        nonlocal sofar
+        sofar += count
+        progress(stage, sofar, total)
 
     return done

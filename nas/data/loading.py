@@ -59,7 +59,12 @@ def load_data(
     """
     _check(resolution, channels, validation, test, limit)
     report = progress or _silent
-    found = read_source(source, progress=report)
+    try:
+        found = read_source(source, progress=report)
+    except OSError as error:
+        raise DataError(
+            f"{source}: cannot be read ({error.strerror or error}); mend its permissions, or check the disk"
+        ) from error
     rows = sample_rows(found, limit)
     selection = Selection(found, rows, resolution, channels)
     pictures, notes = decoded(selection, folder=cache or default_folder(), progress=report)
