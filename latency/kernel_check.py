@@ -1,0 +1,82 @@
+"""Whether a device's runtime executes the kernels that `latency.kernel` says: compared with the graph the runtime saves."""
+
+from collections import Counter
+
+import onnx
+from onnx import NodeProto
+
+from latency.kernel import Kernel, kernels
+from searchspace.graph import Graph
+
+NCHWC_DOMAIN = "com.microsoft.nchwc"
+CONVOLUTIONS = ("Conv", "FusedConv")
+POOLS = ("MaxPool", "AveragePool")
+
+
+def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int) -> list[str]:
+    """Differences between the kernels by rule and those of the runtime's optimised model; none if the rules hold.
+
+    Compared are the node types with their layout, and of convolutions the (padded) weight's shape, window, groups, fused
+    activation and fused sum, of pools the window, of reorders the channels.
+
+    Args:
+        graph: the lowered network.
+        optimized: the ONNX model that the runtime saved for it (see `latency.device.Device.optimize`).
+        nchwc_block: channels in a block on that device.
+    """
+    expected = Counter(_expected(kernel, nchwc_block) for kernel in kernels(graph, nchwc_block=nchwc_block))
+    model = onnx.load_from_string(optimized).graph
+    weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
+    found = Counter(_found(node, weights) for node in model.node)
+    return [f"expected {count} × {text}" for text, count in sorted((expected - found).items())] + [
+        f"found {count} × {text}" for text, count in sorted((found - expected).items())
+    ]
+
+
+def _expected(kernel: Kernel, block: int) -> str:
+    """A kernel in the words that `_found` uses for a node."""
+    blocked = kernel.layout == "nchwc"
+    if kernel.op == "Conv":
+        cout, cin = kernel.shape.channels, kernel.source.channels // kernel.groups
+        groups = kernel.groups
+        if blocked:
+            cout = _padded(cout, block)
+            cin = cin if kernel.direct or groups > 1 else _padded(cin, block)
+            groups = _padded(groups, block) if groups > 1 else 1
+        name = "nchwc Conv" if blocked else "FusedConv" if kernel.activation or kernel.add else "Conv"
+        window = f"stride {kernel.stride} pad {kernel.padding} groups {groups}"
+        fused = f"{kernel.activation}{' +add' if kernel.add else ''}"
+        return f"{name} {(cout, cin, kernel.kernel, kernel.kernel)} {window} {fused}".rstrip()
+    if kernel.op in POOLS:
+        window = f"kernel {kernel.kernel} stride {kernel.stride} pad {kernel.padding}"
+        return f"{'nchwc ' if blocked else ''}{kernel.op} {window}"
+    if kernel.op == "Gemm":
+        return f"Gemm {(kernel.shape.channels, kernel.source.channels)}"
+    if kernel.op == "ReorderOutput":
+        return f"nchwc ReorderOutput {kernel.shape.channels}"
+    own = kernel.op == "ReorderInput" or (kernel.op == "GlobalAveragePool" and blocked)
+    return f"nchwc {kernel.op}" if own else kernel.op
+
+
+def _found(node: NodeProto, weights: dict[str, tuple[int, ...]]) -> str:
+    """A node of the optimised model in one line."""
+    attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    name = f"nchwc {node.op_type}" if node.domain == NCHWC_DOMAIN else node.op_type
+    stride = attributes.get("strides", [1])[0]
+    padding = attributes.get("pads", [0])[0]
+    if node.op_type in CONVOLUTIONS:
+        activation = attributes.get("activation", b"").decode()
+        fused = f"{activation}{' +add' if len(node.input) > 3 else ''}"
+        window = f"stride {stride} pad {padding} groups {attributes.get('group', 1)}"
+        return f"{name} {weights[node.input[1]]} {window} {fused}".rstrip()
+    if node.op_type in POOLS:
+        return f"{name} kernel {attributes['kernel_shape'][0]} stride {stride} pad {padding}"
+    if node.op_type == "Gemm":
+        return f"Gemm {weights[node.input[1]]}"
+    if node.op_type == "ReorderOutput":
+        return f"{name} {attributes['channels']}"
+    return name
+
+
+def _padded(channels: int, block: int) -> int:
+    return -(-channels // block) * block
