@@ -313,6 +313,8 @@ class _Run:
             self.losses.copy_(state["losses"])
             self.curve = [Look(**point) for point in state["curve"]]
             self.step, self.seconds = state["step"], state["seconds"]
+            if not 0 < self.step <= self.steps or (self.step == self.steps and not self.curve):
+                raise ValueError(f"step {self.step} of {self.steps}")
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise CheckpointError(f"{path}: the training state is damaged; remove it to start anew") from error
 
