@@ -12,7 +12,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from nas.data.decoding import Selection, decode_into
+from nas.data.decoding import Request, decode_into
 from nas.data.pixels import DECODER
 from nas.data.source import Progress
 from nas.errors import DataError
@@ -29,7 +29,7 @@ class Decoded:
         images: uint8, (M, R, R, C), mapped from disk, read-only.
         digests: (M,), hashes of the decoded pixels.
         sums: int64, (M, 2, C): per image and channel the sum of the pixels, and of their squares.
-        skipped: damaged images: place and reason.
+        skipped: damaged images: row and reason.
     """
 
     images: NDArray[np.uint8]
@@ -48,8 +48,8 @@ def default_folder() -> Path:
     return Path(base).expanduser() / "pocketnas" / "data"
 
 
-def decoded(selection: Selection, *, folder: Path, progress: Progress) -> tuple[Decoded, tuple[str, ...]]:
-    """Decode a selection, or find it decoded; and what the user should know about that.
+def decoded(request: Request, *, folder: Path, progress: Progress) -> tuple[Decoded, tuple[str, ...]]:
+    """Decode what is requested, or find it decoded; and what the user should know about that.
 
     An entry is found by the images' content, the resolution, the channels and the decoder. It is written under a lock to a
     folder beside it, then renamed: runs that want the same entry wait for the first, and a killed one leaves nothing that counts.
@@ -57,7 +57,7 @@ def decoded(selection: Selection, *, folder: Path, progress: Progress) -> tuple[
     Raises:
         DataError: nothing can be decoded, or the cache cannot be written.
     """
-    entry = folder / _key(selection)
+    entry = folder / _key(request)
     notes: tuple[str, ...] = ()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def decoded(selection: Selection, *, folder: Path, progress: Progress) -> tuple[
                     return _open(entry), notes
                 except _DamagedError as damage:
                     notes = (f"the decoded copy {entry} was damaged ({damage}) and has been made again",)
-            _replace(entry, selection, progress)
+            _replace(entry, request, progress)
             return _open(entry), notes
     except OSError as error:
         reason = error.strerror or str(error)
@@ -80,21 +80,21 @@ def decoded(selection: Selection, *, folder: Path, progress: Progress) -> tuple[
         ) from damage
 
 
-def _key(selection: Selection) -> str:
+def _key(request: Request) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([DECODER, selection.resolution, selection.channels]).encode())
-    digest.update(selection.source.digests[selection.rows].tobytes())
+    digest.update(json.dumps([DECODER, request.resolution, request.channels]).encode())
+    digest.update(request.source.digests.tobytes())
     return digest.hexdigest()
 
 
-def _replace(entry: Path, selection: Selection, progress: Progress) -> None:
+def _replace(entry: Path, request: Request, progress: Progress) -> None:
     partial = entry.with_name(f"{entry.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         partial.mkdir()
-        skipped = decode_into(partial, selection, progress=progress)
+        skipped = decode_into(partial, request, progress=progress)
         manifest = {
-            "name": selection.source.name,
+            "name": request.source.name,
             "decoder": DECODER,
             "skipped": {str(index): reason for index, reason in skipped.items()},
             "sha256": {name: _sha256(partial / name) for name in FILES},

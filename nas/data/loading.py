@@ -12,13 +12,17 @@ from numpy.typing import NDArray
 from nas.data.arrays import digits_source, npz_source
 from nas.data.cache import Decoded, decoded, default_folder
 from nas.data.dataset import Data, Split
-from nas.data.decoding import Selection
+from nas.data.decoding import Request
 from nas.data.folder import folder_source
+from nas.data.hub import hub_source
 from nas.data.idx import idx_files, idx_source
+from nas.data.parquet import parquet_files, parquet_source
 from nas.data.source import Progress, Rows, Source
-from nas.data.splitting import Rows3, sample_rows, split_rows
-from nas.data.tables import hub_source, parquet_files, parquet_source
+from nas.data.splitting import Division, divide, sample
 from nas.errors import DataError
+
+IMBALANCE_TO_TELL = 3
+"""From so many times as many images of the commonest class as of the rarest on, the user is told."""
 
 
 def load_data(
@@ -59,36 +63,27 @@ def load_data(
     """
     _check(resolution, channels, validation, test, limit)
     report = progress or _silent
-    try:
-        found = read_source(source, progress=report)
-    except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error.strerror or error}); mend its permissions, or check the disk"
-        ) from error
-    rows = sample_rows(found, limit)
-    selection = Selection(found, rows, resolution, channels)
-    pictures, notes = decoded(selection, folder=cache or default_folder(), progress=report)
-    skipped = tuple(f"{found.where(int(rows[index]))}: {reason}" for index, reason in pictures.skipped.items())
-    if skipped and strict:
-        raise DataError(
-            f"{source}: every image must be readable, got {_count(len(skipped))} damaged: {skipped[0]}; mend or remove it"
-        )
-    good = np.setdiff1d(np.arange(len(rows)), list(pictures.skipped))
-    if not len(good):
-        raise DataError(f"{source}: none of the {_count(len(rows))} can be decoded, for instance {skipped[0]}")
-    labels, digests, given = found.labels[rows], found.digests[rows], found.given[rows]
-    try:
-        parts = split_rows(
-            labels[good], digests[good], given[good], classes=found.classes, seed=seed, validation=validation, test=test
-        )
-    except DataError as error:
-        left_out = f" ({_count(len(skipped))} damaged and left out)" if skipped else ""
-        limited = f" (limited to {_count(len(rows))})" if len(rows) < len(found.labels) else ""
-        raise DataError(f"{source}{left_out}{limited}: {error}") from error
-    parts = Rows3(*(good[part] for part in parts))
-    return _assemble(
-        found, pictures, labels, parts, skipped=skipped, notes=(*notes, *_remarks(found, digests, labels, parts))
-    )
+    found = _index(source, report)
+    images = sample(found, limit)
+    about = f"{source} (limited to {_count(len(images))})" if len(images) < len(found) else source
+
+    def divided(rows: Rows, about: str) -> Division:
+        try:
+            return divide(images, rows, seed=seed, validation=validation, test=test)
+        except DataError as error:
+            raise DataError(f"{about}: {error}") from error
+
+    everything = np.arange(len(images))
+    division = divided(
+        everything, about
+    )  # what is wrong with classes and splits is said before decoding, which may take long
+    pictures, notes = decoded(Request(images, resolution, channels), folder=cache or default_folder(), progress=report)
+    skipped = tuple(f"{images.where(row)}: {reason}" for row, reason in pictures.skipped.items())
+    if skipped:
+        _check_skipped(source, skipped, len(images), strict=strict)
+        good = np.setdiff1d(everything, list(pictures.skipped))
+        division = divided(good, f"{about}, {_count(len(skipped))} damaged and left out")
+    return _assemble(images, pictures, division, skipped=skipped, notes=notes)
 
 
 def read_source(source: str, *, progress: Progress) -> Source:
@@ -105,9 +100,8 @@ def read_source(source: str, *, progress: Progress) -> Source:
     if path.is_dir():
         if idx_files(path):
             return idx_source(path, progress=progress)
-        return (
-            parquet_source(path, progress=progress) if parquet_files(path) else folder_source(path, progress=progress)
-        )
+        read = parquet_source if parquet_files(path) else folder_source
+        return read(path, progress=progress)
     if not path.exists():
         raise DataError(
             f"{source}: there is no such file or folder; give a path, `digits`, or `hf:NAME` for the Hugging Face hub"
@@ -117,6 +111,14 @@ def read_source(source: str, *, progress: Progress) -> Source:
     if path.suffix == ".parquet":
         return parquet_source(path, progress=progress)
     raise DataError(f"{source}: a folder, a .parquet file or an .npz file is needed, got a file of another kind")
+
+
+def _index(source: str, progress: Progress) -> Source:
+    try:
+        return read_source(source, progress=progress)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{source}: cannot be read ({reason}); mend its permissions, or check the disk") from error
 
 
 def _check(resolution: int | None, channels: int | None, validation: float, test: float, limit: int | None) -> None:
@@ -132,58 +134,80 @@ def _check(resolution: int | None, channels: int | None, validation: float, test
         raise DataError(f"the limit must be at least 1 image, got {limit}")
 
 
+def _check_skipped(source: str, skipped: tuple[str, ...], images: int, *, strict: bool) -> None:
+    if len(skipped) == images:
+        raise DataError(
+            f"{source}: none of the {_count(images)} can be decoded, for instance {skipped[0]}; are they damaged?"
+        )
+    if strict:
+        raise DataError(
+            f"{source}: every image must be readable, got {_count(len(skipped))} damaged: {skipped[0]}; mend or remove it"
+        )
+
+
 def _assemble(
-    source: Source, pictures: Decoded, labels: Rows, parts: Rows3, *, skipped: tuple[str, ...], notes: tuple[str, ...]
+    source: Source, pictures: Decoded, division: Division, *, skipped: tuple[str, ...], notes: tuple[str, ...]
 ) -> Data:
     _, resolution, _, channels = pictures.images.shape
-    mean, std = _statistics(pictures.sums[parts.train], resolution * resolution)
+    mean, std = _statistics(pictures.sums[division.train], resolution * resolution)
+    train, validation, test = (
+        # indexing copies the images out of the mapped file
+        Split(
+            torch.from_numpy(np.asarray(pictures.images[rows])).permute(0, 3, 1, 2),
+            torch.from_numpy(source.labels[rows]),
+        )
+        for rows in division
+    )
     return Data(
         name=source.name,
         kind=source.kind,
-        fingerprint=_fingerprint(source.classes, pictures, labels, parts),
+        fingerprint=_fingerprint(source, pictures, division),
         classes=source.classes,
         resolution=resolution,
         channels=channels,
         mean=mean,
         std=std,
-        train=_split(pictures, labels, parts.train),
-        validation=_split(pictures, labels, parts.validation),
-        test=_split(pictures, labels, parts.test),
-        class_counts=tuple(np.bincount(labels[parts.train], minlength=len(source.classes)).tolist()),
+        train=train,
+        validation=validation,
+        test=test,
+        class_counts=tuple(np.bincount(source.labels[division.train], minlength=len(source.classes)).tolist()),
         skipped=skipped,
-        notes=(*source.notes, *notes),
+        notes=(*source.notes, *notes, *_remarks(source, division)),
     )
-
-
-def _split(pictures: Decoded, labels: Rows, rows: Rows) -> Split:
-    images = np.take(pictures.images, rows, axis=0)  # copies out of the mapped file
-    return Split(torch.from_numpy(np.asarray(images)).permute(0, 3, 1, 2), torch.from_numpy(labels[rows]))
 
 
 def _statistics(sums: NDArray[np.int64], pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel, from exact sums of whole numbers."""
-    count = len(sums) * pixels
-    first, second = sums.sum(axis=0).astype(np.float64) / count
+    first, second = sums.sum(axis=0) / (len(sums) * pixels)
     std = np.sqrt(np.maximum(second - first * first, 1.0))
     return tuple((first / 255).tolist()), tuple((std / 255).tolist())
 
 
-def _fingerprint(classes: tuple[str, ...], pictures: Decoded, labels: Rows, parts: Rows3) -> str:
+def _fingerprint(source: Source, pictures: Decoded, division: Division) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([classes, pictures.images.shape[1:]]).encode())
-    for rows in parts:
-        digest.update(pictures.digests[rows].tobytes() + labels[rows].astype("<i8").tobytes() + b"|")
+    digest.update(json.dumps([source.classes, pictures.images.shape[1:]]).encode())
+    for rows in division:
+        digest.update(pictures.digests[rows].tobytes() + source.labels[rows].astype("<i8").tobytes() + b"|")
     return digest.hexdigest()
 
 
-def _remarks(source: Source, digests: NDArray[np.bytes_], labels: Rows, parts: Rows3) -> list[str]:
+def _remarks(source: Source, division: Division) -> list[str]:
+    """What is odd about the division, but not wrong."""
     remarks = []
-    for split, rows in (("validation", parts.validation), ("test", parts.test)):
-        if copies := int(np.isin(digests[rows], digests[parts.train]).sum()):
+    trained = source.digests[division.train]
+    for split, rows in (("validation", division.validation), ("test", division.test)):
+        if copies := int(np.isin(source.digests[rows], trained).sum()):
             remarks.append(f"{_count(copies)} of the {split} split are in the training split too, byte for byte")
-    absent = [name for label, name in enumerate(source.classes) if not (labels[parts.train] == label).any()]
-    if absent:
-        remarks.append(f"no training image has the class {', '.join(map(repr, absent))}")
+    counts = np.bincount(source.labels[division.train], minlength=len(source.classes))
+    rarest, commonest = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
+    if counts[commonest] >= IMBALANCE_TO_TELL * counts[rarest]:
+        remarks.append(
+            f"classes are unbalanced: {_count(counts[commonest])} of {source.classes[commonest]!r} to train on, "
+            f"{_count(counts[rarest])} of {source.classes[rarest]!r}"
+        )
+    absent = np.flatnonzero(counts == 0)
+    if len(absent):
+        remarks.append(f"no training image has the class {', '.join(repr(source.classes[label]) for label in absent)}")
     return remarks
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,21 @@ class Source:
     read: Callable[[Rows], Iterator[tuple[int, Encoded]]]
     where: Callable[[int], str]
     notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def select(self, rows: Rows) -> "Source":
+        """The source of some of these images, in the order of `rows`."""
+        place = {row: index for index, row in enumerate(rows.tolist())}
+        return replace(
+            self,
+            labels=self.labels[rows],
+            digests=self.digests[rows],
+            given=self.given[rows],
+            read=lambda wanted: ((place[row], image) for row, image in self.read(np.sort(rows[wanted]))),
+            where=lambda index: self.where(int(rows[index])),
+        )
 
 
 def content_digest(encoded: Encoded) -> bytes:

@@ -1,17 +1,13 @@
-"""Images in the rows of tables, as Hugging Face lays them out: Parquet files, and data sets from its hub."""
+"""Images in the rows of tables, as Hugging Face lays them out."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nas.data.source import (
-    SPLIT_NAMES,
-    TRAIN,
     Encoded,
     Progress,
     Rows,
@@ -45,84 +41,6 @@ class Table:
     where: str
     rows: int
     batches: Callable[[list[str]], Iterator[Any]]
-
-
-def parquet_source(path: Path, *, progress: Progress) -> Source:
-    """Index a Parquet file, or all of a folder; the split is in a file's name (`train-00000-of-00001.parquet`) or its folder's.
-
-    Raises:
-        DataError: pyarrow is not installed, a file is damaged, or there is no column of images or of labels.
-    """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow, which is not installed; pip install pocketnas[parquet]"
-        ) from error
-
-    files = [path] if path.is_file() else parquet_files(path)
-    named = {file: _split_of(file) for file in files}
-    known = [file for file in files if named[file] in SPLIT_NAMES]
-    if not any(SPLIT_NAMES[named[file]] == TRAIN for file in known):
-        known = files  # no name tells a training split: one pool, to be divided
-        named = dict.fromkeys(files, "train")
-    tables: list[Table] = []
-    try:
-        for file in known:
-            rows = parquet.ParquetFile(file).metadata.num_rows
-            tables.append(Table(SPLIT_NAMES[named[file]], file.name, rows, _parquet_batches(file)))
-        schema = parquet.read_schema(known[0])
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = metadata.get("info", {}).get("features", {})
-        notes = [f"{file.name} was left out: its name tells of no known split" for file in files if file not in known]
-        return table_source(
-            tables, schema, features=features, name=path.resolve().stem, kind="parquet", notes=notes, progress=progress
-        )
-    except (OSError, pyarrow.ArrowException) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path}: cannot be read as Parquet ({reason}); it may be damaged or cut short") from error
-
-
-def parquet_files(folder: Path) -> list[Path]:
-    """Parquet files in a folder and below, without hidden ones."""
-    return sorted(
-        path
-        for path in folder.rglob("*.parquet")
-        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
-
-
-def hub_source(name: str, *, progress: Progress) -> Source:
-    """Index a data set of the Hugging Face hub, fetched and kept by the `datasets` library.
-
-    Raises:
-        DataError: the library is not installed, the data set cannot be fetched, or it has no column of images or of labels.
-    """
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(
-            f"hf:{name}: the hub needs the datasets library, which is not installed; pip install pocketnas[hub]"
-        ) from error
-    try:
-        splits = datasets.load_dataset(name)
-    except Exception as error:  # anything from no network to a name that does not exist; the library has no common base
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(f"hf:{name}: cannot be fetched ({reason}); check the name and the network") from error
-    known = {split: rows for split, rows in splits.items() if split in SPLIT_NAMES}
-    if not any(SPLIT_NAMES[split] == TRAIN for split in known):
-        raise DataError(f"hf:{name}: a split named train is needed, got {', '.join(splits)}")
-    first = next(iter(known.values()))
-    return table_source(
-        [Table(SPLIT_NAMES[split], f"{name} {split}", len(rows), _hub_batches(rows)) for split, rows in known.items()],
-        first.features.arrow_schema,
-        features=first.features.to_dict(),
-        name=name.rstrip("/").split("/")[-1],
-        kind="hub",
-        notes=[f"split {split} was left out" for split in splits if split not in known],
-        progress=progress,
-    )
 
 
 def table_source(
@@ -198,18 +116,3 @@ def _label_column(schema: Any, features: Features, where: str) -> str:
         f"{where}: a column of labels is needed ({', '.join(LABEL_COLUMNS)}, or one marked as ClassLabel), "
         f"got columns {', '.join(names)}; rename it"
     )
-
-
-def _split_of(file: Path) -> str:
-    name = file.stem.lower().replace(".", "-").split("-")[0]
-    return name if name in SPLIT_NAMES else file.parent.name.lower()
-
-
-def _parquet_batches(file: Path) -> Callable[[list[str]], Iterator[Any]]:
-    from pyarrow import parquet
-
-    return lambda columns: parquet.ParquetFile(file).iter_batches(batch_size=ROWS_AT_A_TIME, columns=columns)
-
-
-def _hub_batches(rows: Any) -> Callable[[list[str]], Iterator[Any]]:
-    return lambda columns: rows.select_columns(columns).with_format("arrow").iter(batch_size=ROWS_AT_A_TIME)

@@ -54,7 +54,8 @@ def only_copies(root: Path) -> Path:
 def all_damaged(root: Path) -> Path:
     for name in ("cat", "dog"):
         (root / name).mkdir()
-        (root / name / "a.png").write_bytes(name.encode())
+        for index in range(4):
+            (root / name / f"{index}.png").write_bytes(f"{name} {index}".encode())
     return root
 
 
@@ -63,6 +64,13 @@ def cut_images(root: Path) -> Path:
         path = root / str(index % 2) / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(image)[:60])
+    return root
+
+
+def too_few_undamaged(root: Path) -> Path:
+    make_folder(root, IMAGES, LABELS)
+    for path in sorted((root / "1").iterdir())[2:]:
+        path.write_bytes(path.read_bytes()[:60])
     return root
 
 
@@ -204,8 +212,9 @@ def idx_two_sets(root: Path) -> Path:
         (one_class, "at least two classes .* got only '0'"),
         (too_few, "class '1' needs at least 3 different images .* got 2"),
         (only_copies, "needs at least 3 different images .* got 1"),
-        (all_damaged, "images that can be read are needed, got 2 that cannot"),
+        (all_damaged, "images that can be read are needed, got 8 that cannot"),
         (cut_images, r"none of the 20 images can be decoded, for instance ./\d+.png: .*truncated"),
+        (too_few_undamaged, "8 images damaged and left out: class '1' needs at least 3 different images .* got 2"),
         (class_only_in_test, "class '2' is in the test split but not in the training split"),
         (class_only_in_validation, "class '7' is in the validation split but not in the training split"),
         (parquet_without_labels, "a column of labels is needed .* got columns image, caption_id"),

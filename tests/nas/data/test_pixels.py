@@ -48,6 +48,12 @@ def test_the_centre_is_cut_out_with_its_aspect_kept() -> None:
     assert (decode(wide, resolution=10, channels=3) == 255).all()
 
 
+def test_a_large_jpeg_is_as_if_decoded_in_full() -> None:
+    slope = np.tile(np.linspace(0, 255, 640).astype(np.uint8)[:, None], (1, 640))
+    small = decode(slope, resolution=32, channels=1).astype(int)
+    assert np.abs(decode(encoded(slope, "JPEG"), resolution=32, channels=1) - small).max() <= 3
+
+
 def test_sixteen_bits_keep_the_upper_eight() -> None:
     values = np.array([[0x0000, 0x12FF], [0x8000, 0xFFFF]], dtype=np.uint16)
     for format_ in ("PNG", "TIFF", "PPM"):

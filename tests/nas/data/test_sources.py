@@ -220,6 +220,16 @@ def test_copies_across_given_splits_are_reported(tmp_path: Path) -> None:
     assert any("of the test split are in the training split too" in note for note in load_data(str(tmp_path)).notes)
 
 
+def test_unbalanced_and_absent_classes_are_reported(tmp_path: Path) -> None:
+    balanced = make_parquet(tmp_path / "balanced.parquet", IMAGES, LABELS, names=["cat", "dog"])
+    skewed = make_parquet(tmp_path / "skewed.parquet", IMAGES, [0] * 32 + [2] * 8, names=["cat", "dog", "eel"])
+    assert load_data(str(balanced)).notes == ()
+    assert load_data(str(skewed)).notes == (
+        "classes are unbalanced: 24 images of 'cat' to train on, 6 images of 'eel'",
+        "no training image has the class 'dog'",
+    )
+
+
 def test_progress_reaches_the_number_of_images(tmp_path: Path) -> None:
     seen: dict[str, tuple[int, int]] = {}
     load_data(

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nas.data import load_data
-from nas.data.source import TRAIN, content_digest, digest_array
-from nas.data.splitting import Rows3, split_rows
+from nas.data.source import TRAIN, Source, content_digest, digest_array
+from nas.data.splitting import Division, divide
 from tests.nas.data.making import alternating_labels, make_folder, make_npz, random_images
 
 LABELS = st.lists(st.integers(0, 3), max_size=150).map(
@@ -18,16 +18,18 @@ LABELS = st.lists(st.integers(0, 3), max_size=150).map(
 )
 
 
-def split(labels: NDArray[np.int64], digests: NDArray[np.bytes_], *, seed: int = 0) -> Rows3:
-    return split_rows(
-        labels,
-        digests,
-        np.full(len(labels), TRAIN, dtype=np.int8),
+def split(labels: NDArray[np.int64], digests: NDArray[np.bytes_], *, seed: int = 0) -> Division:
+    source = Source(
+        name="made",
+        kind="npz",
         classes=("a", "b", "c", "d"),
-        seed=seed,
-        validation=0.1,
-        test=0.15,
+        labels=labels,
+        digests=digests,
+        given=np.full(len(labels), TRAIN, dtype=np.int8),
+        read=lambda rows: iter(()),
+        where=str,
     )
+    return divide(source, np.arange(len(labels)), seed=seed, validation=0.1, test=0.15)
 
 
 def distinct(count: int) -> NDArray[np.bytes_]:
