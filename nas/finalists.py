@@ -1,0 +1,149 @@
+"""The end of a search: which candidates are worth full training, and what the device says of them."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from latency.device import Device
+from latency.settings import Effort, RuntimeSettings
+from latency.timing import Timing
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.data import Data
+from nas.recipe import Recipe
+from nas.study import Tried
+from nas.training import train
+
+MEASURING = Effort(processes=3, slices=10, limit_s=10.0)
+Progress = Callable[[str, int, int | None], None]
+
+
+class Scored(Protocol):
+    """Anything with an accuracy and a latency."""
+
+    @property
+    def accuracy(self) -> float: ...
+    @property
+    def latency_ms(self) -> float: ...
+
+
+AnyScored = TypeVar("AnyScored", bound=Scored)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A fully trained candidate.
+
+    Attributes:
+        tried: what the search knew of it.
+        checkpoint: where its weights lie.
+        onnx: where its exported model lies: the one that was measured.
+        accuracy: on the validation split, after full training, in [0, 1].
+        measured: its time on the device.
+    """
+
+    tried: Tried
+    checkpoint: Path
+    onnx: Path
+    accuracy: float
+    measured: Timing
+
+    @property
+    def latency_ms(self) -> float:
+        """Measured milliseconds."""
+        return self.measured.low_ms
+
+
+def pareto_front(scored: Iterable[AnyScored]) -> list[AnyScored]:
+    """Those that no other beats in accuracy at no more latency, fastest first; of equals one stays."""
+    front: list[AnyScored] = []
+    for item in sorted(scored, key=lambda item: (item.latency_ms, -item.accuracy)):
+        if not front or item.accuracy > front[-1].accuracy:
+            front.append(item)
+    return front
+
+
+def ranked(tried: Sequence[Tried]) -> list[Tried]:
+    """Candidates in the order in which full training is worth it.
+
+    Front by front (first those nobody dominates, then those that only they dominate, …); within a front the most accurate one
+    comes first, then the fastest, then always the one farthest in latency rank from those before it.
+    """
+    left = list(tried)
+    order: list[Tried] = []
+    while left:
+        front = pareto_front(left)
+        order += _spread(front)
+        left = [candidate for candidate in left if candidate not in front]
+    return order
+
+
+def train_finalist(
+    candidate: Tried,
+    start: Path,
+    *,
+    data: Data,
+    recipe: Recipe,
+    seed: int,
+    skip_images: int,
+    folder: Path,
+    on_progress: Progress | None = None,
+) -> Path:
+    """Train a candidate fully, from its brief weights; a run that was killed goes on, a finished one is not repeated.
+
+    Returns:
+        Where its checkpoint lies.
+    """
+    path = folder / f"{candidate.architecture.fingerprint}.pt"
+    if path.exists():
+        return path
+    state_file = path.with_suffix(".state")
+    result = train(
+        load_checkpoint(start),
+        data,
+        recipe,
+        seed=seed,
+        skip_images=skip_images,
+        state_file=state_file,
+        on_progress=on_progress,
+    )
+    metrics = {
+        **result.checkpoint.metrics,
+        "seconds": result.seconds,
+        "curve": [dataclasses.asdict(look) for look in result.curve],
+    }
+    save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
+    state_file.unlink(missing_ok=True)
+    return path
+
+
+def measure(
+    device: Device, models: Sequence[bytes], *, settings: RuntimeSettings, on_progress: Progress | None = None
+) -> list[Timing]:
+    """Times of several models, interleaved so that they compare; in the order of `models`.
+
+    Raises:
+        DeviceError: the device cannot run them.
+    """
+    taken = 0
+    least = MEASURING.processes * MEASURING.slices * len(models)
+
+    def count(index: int, part: object) -> None:
+        nonlocal taken
+        taken += 1
+        if on_progress is not None:
+            on_progress("measuring the finalists on the device", min(taken, least), least)
+
+    return device.measure(models, settings=settings, effort=MEASURING, on_slice=count)
+
+
+def _spread(front: Sequence[Tried]) -> list[Tried]:
+    """A front, fastest first, in an order whose every beginning is spread over it."""
+    positions = list(range(len(front)))
+    chosen = [positions.pop()]
+    while positions:
+        farthest = max(positions, key=lambda position: min(abs(position - other) for other in chosen))
+        positions.remove(farthest)
+        chosen.append(farthest)
+    return [front[position] for position in chosen]

@@ -1,0 +1,301 @@
+"""The search itself: an Optuna study that looks for the most accurate network within a latency budget.
+
+Latency is known before training, so the constraint is applied first: a candidate over budget by more than the latency model's
+own error is told to Optuna as a violated constraint and never trained. One that was seen before is told its old value. What is
+left climbs the rungs of brief training, and Optuna's pruner stops it where it falls behind.
+
+Everything is in Optuna's storage and in the candidates' checkpoints. A study that was killed is opened again, the trial in
+flight is queued once more, and the search goes on.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import optuna
+from optuna.pruners import MedianPruner
+from optuna.samplers import TPESampler
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from nas.errors import Diverged, StudyError
+from nas.fidelity import RankAgreement, rank_agreement
+from nas.survey import Survey
+from searchspace.architecture import Architecture
+from searchspace.space import Space
+
+FORMAT = 1
+STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
+PRUNER_STARTUP_TRIALS = 4
+WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
+OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
+COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
+    "complete",
+    "pruned",
+    "infeasible",
+    "duplicate",
+    "failed",
+    "interrupted",
+)
+
+
+class Prediction(Protocol):
+    """Milliseconds of a network on the device: expected, and the interval that is likely to hold them."""
+
+    @property
+    def ms(self) -> float: ...
+    @property
+    def low_ms(self) -> float: ...
+    @property
+    def high_ms(self) -> float: ...
+
+
+@dataclass(frozen=True)
+class RungScore:
+    """How a candidate did on one rung: validation accuracy in [0, 1], validation loss, seconds of training."""
+
+    accuracy: float
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a study looks for.
+
+    Attributes:
+        space: where candidates come from, adapted to the data.
+        predict: latency of an architecture on the target.
+        budget_ms: milliseconds a network may take.
+        train: trains a candidate on the rung of that number, going on from the rung before; may raise `Diverged`.
+        rungs: how many rungs there are.
+    """
+
+    space: Space
+    predict: Callable[[Architecture], Prediction]
+    budget_ms: float
+    train: Callable[[Architecture, int], RungScore]
+    rungs: int
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial that was trained to the last rung."""
+
+    architecture: Architecture
+    accuracy: float
+    predicted_ms: float
+    low_ms: float
+    high_ms: float
+
+    @property
+    def latency_ms(self) -> float:
+        """Predicted milliseconds."""
+        return self.predicted_ms
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a search stands: `trained` of `wanted` candidates, the best accuracy so far, how trials ended."""
+
+    trained: int
+    wanted: int
+    best: float | None
+    outcomes: Mapping[str, int]
+
+
+def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -> optuna.Study:
+    """The study `name` in an Optuna storage, made if it is not there.
+
+    Args:
+        url: such as ``sqlite:///study.db`` or ``postgresql://…``.
+        name: the study's.
+        seed: of the sampler; trials that exist already shift it, so that a resumed study does not draw the same again.
+        identity: fingerprints of what is searched; a study of anything else is refused.
+
+    Raises:
+        StudyError: the storage cannot be reached, or the study is of another space, data set, target or budget.
+    """
+    identity = {"format": FORMAT, **identity}
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(
+            storage=url,
+            study_name=name,
+            direction="maximize",
+            load_if_exists=True,
+            pruner=MedianPruner(n_startup_trials=PRUNER_STARTUP_TRIALS),
+        )
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
+            raise
+        raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
+    known = study.user_attrs.get("identity")
+    if known is None:
+        study.set_user_attr("identity", identity)
+    elif known != identity:
+        differing = sorted(key for key in known.keys() | identity.keys() if known.get(key) != identity.get(key))
+        raise StudyError(
+            f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = TPESampler(
+            seed=seed + len(study.get_trials(deepcopy=False)),
+            n_startup_trials=STARTUP_TRIALS,
+            multivariate=True,
+            group=True,  # decisions that exist only in some architectures
+        )
+    return study
+
+
+def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: bool) -> None:
+    """Queue what must be tried first: trials that a killed process left behind, or in a new study the startup candidates.
+
+    Args:
+        study: the study.
+        survey: where startup candidates are taken from.
+        budget_ms: they stay within it.
+        local: nobody else works on the study, so every unfinished trial is a killed one.
+    """
+    if local:
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            study.tell(trial.number, state=TrialState.FAIL)
+            if trial.params:
+                study.enqueue_trial(dict(trial.params))
+    if not study.get_trials(deepcopy=False):
+        for answers in survey.spread(budget_ms, STARTUP_TRIALS):
+            study.enqueue_trial(dict(answers))
+
+
+def run_trials(
+    study: optuna.Study, problem: Problem, *, trials: int, on_progress: Callable[[Progress], None] | None = None
+) -> None:
+    """Try candidates until `trials` of them were trained (to the end, or until pruned or failed).
+
+    Raises:
+        StudyError: almost everything drawn is over budget or known already.
+    """
+    known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial for trial in _judged(study)}
+    wasted = 0
+    while (before := progress(study, trials)).trained < trials:
+        if on_progress is not None:
+            on_progress(before)
+        trial = study.ask()
+        outcome = _try(study, trial, problem, known)
+        wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED) else wasted + 1
+        if wasted > WASTE_LIMIT * max(trials, 10):
+            raise StudyError(
+                f"{wasted} candidates in a row were over the budget of {problem.budget_ms:.3g} ms or known already; "
+                "the space is used up there: raise --budget-ms, or widen the space"
+            )
+    if on_progress is not None:
+        on_progress(progress(study, trials))
+
+
+def progress(study: optuna.Study, wanted: int) -> Progress:
+    """Where the study stands."""
+    outcomes = count_outcomes(study)
+    best = max((trial.accuracy for trial in completed(study)), default=None)
+    return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes)
+
+
+def count_outcomes(study: optuna.Study) -> Counter[str]:
+    """How many trials ended in each way; one that was killed in the middle counts as interrupted."""
+    outcomes: Counter[str] = Counter()
+    for trial in study.get_trials(deepcopy=False):
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            outcomes[trial.user_attrs[OUTCOME]] += 1
+        elif trial.state == TrialState.FAIL:
+            outcomes[FAILED if trial.user_attrs.get(OUTCOME) == FAILED else INTERRUPTED] += 1
+    return outcomes
+
+
+def completed(study: optuna.Study) -> list[Tried]:
+    """The candidates that reached the last rung."""
+    result = []
+    for trial in _judged(study):
+        if trial.user_attrs[OUTCOME] == COMPLETE:
+            candidate = trial.user_attrs[CANDIDATE]
+            result.append(
+                Tried(
+                    Architecture.from_dict(candidate["architecture"]),
+                    trial.user_attrs[RUNGS][-1]["accuracy"],
+                    candidate["predicted_ms"],
+                    candidate["low_ms"],
+                    candidate["high_ms"],
+                )
+            )
+    return result
+
+
+def rung_agreement(study: optuna.Study, rungs: int) -> list[RankAgreement]:
+    """For each rung but the last, how alike it ranks the candidates that climbed on to the next."""
+    curves = [[rung["accuracy"] for rung in trial.user_attrs[RUNGS]] for trial in _judged(study)]
+    agreements = []
+    for rung in range(rungs - 1):
+        both = [curve for curve in curves if len(curve) > rung + 1]
+        agreements.append(rank_agreement([curve[rung] for curve in both], [curve[rung + 1] for curve in both]))
+    return agreements
+
+
+def _try(study: optuna.Study, trial: Trial, problem: Problem, known: dict[str, FrozenTrial]) -> str:
+    """Judge one candidate and tell the study; returns how it ended."""
+    architecture = problem.space.sample(trial)
+    prediction = problem.predict(architecture)
+    excess_ms = prediction.low_ms - problem.budget_ms
+    trial.set_constraint("latency", excess_ms)
+    if excess_ms > 0:
+        return _end(study, trial, INFEASIBLE, TrialState.PRUNED)
+    earlier = known.get(architecture.fingerprint)
+    if earlier is not None:
+        for step, value in earlier.intermediate_values.items():
+            trial.report(value, step)
+        return _end(study, trial, DUPLICATE, earlier.state, value=earlier.value)
+    trial.set_user_attr(
+        CANDIDATE,
+        {
+            "fingerprint": architecture.fingerprint,
+            "predicted_ms": prediction.ms,
+            "low_ms": prediction.low_ms,
+            "high_ms": prediction.high_ms,
+            "architecture": architecture.to_dict(),
+        },
+    )
+    outcome = _climb(study, trial, problem, architecture)
+    known[architecture.fingerprint] = study.get_trials(deepcopy=False)[trial.number]
+    return outcome
+
+
+def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture) -> str:
+    """Train rung after rung, until the last or until the pruner stops it."""
+    scores: list[dict[str, float]] = []
+    for rung in range(problem.rungs):
+        try:
+            score = problem.train(architecture, rung)
+        except Diverged:
+            return _end(study, trial, FAILED, TrialState.FAIL)
+        scores.append({"accuracy": score.accuracy, "loss": score.loss, "seconds": score.seconds})
+        trial.set_user_attr(RUNGS, scores)
+        trial.report(score.accuracy, rung)
+        if rung + 1 < problem.rungs and trial.should_prune():
+            return _end(study, trial, PRUNED, TrialState.PRUNED)
+    return _end(study, trial, COMPLETE, TrialState.COMPLETE, value=scores[-1]["accuracy"])
+
+
+def _end(study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, value: float | None = None) -> str:
+    trial.set_user_attr(OUTCOME, outcome)
+    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    return outcome
+
+
+def _judged(study: optuna.Study) -> list[FrozenTrial]:
+    """Finished trials that were trained at least on one rung."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    trials = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED)]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

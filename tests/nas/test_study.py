@@ -1,0 +1,218 @@
+"""The study: nothing over budget is trained, nothing twice, and a killed study goes on without losing a finished trial."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from nas.errors import Diverged, StudyError
+from nas.study import (
+    CANDIDATE,
+    OUTCOME,
+    STARTUP_TRIALS,
+    Problem,
+    RungScore,
+    completed,
+    count_outcomes,
+    open_study,
+    prepare,
+    progress,
+    run_trials,
+    rung_agreement,
+)
+from nas.survey import Survey, survey
+from searchspace.architecture import Architecture, lower
+from searchspace.space import parse_space
+
+SPACE = parse_space(
+    """
+    format: 1
+    resolution: 16
+    stem: {width: [8, 16], stride: 2}
+    stages:
+      - {depth: [1, 2], width: [16, 24], stride: 2, blocks: {uib: {expansion: [2, 4]}, fire: {bypass: [none, conv]}}}
+    """
+).adapt(channels=1, classes=4)
+IDENTITY = {"space": SPACE.fingerprint, "data": "d", "target": "t", "budget_ms": 0.1}
+
+
+@dataclass(frozen=True)
+class Guess:
+    ms: float
+
+    @property
+    def low_ms(self) -> float:
+        return self.ms * 0.9
+
+    @property
+    def high_ms(self) -> float:
+        return self.ms * 1.1
+
+
+def predict(architecture: Architecture) -> Guess:
+    return Guess(lower(architecture).macs / 1e6)
+
+
+SURVEY: Survey = survey(SPACE, lambda architecture: predict(architecture).ms, samples=300)
+BUDGET_MS = SURVEY.quantile_ms(0.5)
+
+
+@dataclass
+class Trainer:
+    """Scores by size, without training; keeps what it was asked."""
+
+    diverging: float = 0.0
+    asked: list[tuple[str, int]] = field(default_factory=list)
+
+    def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+        self.asked.append((architecture.fingerprint, rung))
+        if int(architecture.fingerprint, 16) % 100 < self.diverging * 100:
+            raise Diverged("the loss became nan")
+        return RungScore(1 - 1 / (1 + lower(architecture).params / 1000) + 0.01 * rung, 1.0, 0.1)
+
+
+def problem(trainer: Trainer, *, rungs: int = 2, budget_ms: float = BUDGET_MS) -> Problem:
+    return Problem(space=SPACE, predict=predict, budget_ms=budget_ms, train=trainer, rungs=rungs)
+
+
+def new_study(tmp_path: Path, **identity: object) -> optuna.Study:
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", seed=0, identity={**IDENTITY, **identity})
+    prepare(study, SURVEY, budget_ms=BUDGET_MS, local=True)
+    return study
+
+
+def test_only_candidates_within_the_budget_are_trained_and_each_rung_once(tmp_path: Path) -> None:
+    trainer = Trainer()
+    study = new_study(tmp_path)
+    run_trials(study, problem(trainer), trials=15)
+    assert max(Counter(trainer.asked).values()) == 1
+    outcomes = count_outcomes(study)
+    assert outcomes["complete"] + outcomes["pruned"] == 15
+    assert outcomes["pruned"] > 0
+    for candidate in completed(study):
+        assert candidate.low_ms <= BUDGET_MS
+        assert SPACE.contains(candidate.architecture)
+    infeasible = [trial for trial in study.trials if trial.user_attrs[OUTCOME] == "infeasible"]
+    assert all(trial.constraints["latency"] > 0 and CANDIDATE not in trial.user_attrs for trial in infeasible)
+
+
+def test_startup_candidates_are_spread_over_the_feasible_latencies(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    run_trials(study, problem(Trainer(), rungs=1), trials=STARTUP_TRIALS)
+    started = [candidate.predicted_ms for candidate in completed(study)]
+    assert max(started) > SURVEY.quantile_ms(0.4)
+    assert min(started) < SURVEY.quantile_ms(0.1)
+
+
+def test_more_trials_extend_a_study(tmp_path: Path) -> None:
+    trainer = Trainer()
+    run_trials(new_study(tmp_path), problem(trainer), trials=5)
+    again = new_study(tmp_path)
+    run_trials(again, problem(trainer), trials=9)
+    assert progress(again, 9).trained == 9
+    assert max(Counter(trainer.asked).values()) == 1
+
+
+def test_a_diverged_candidate_fails_and_the_search_goes_on(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    run_trials(study, problem(Trainer(diverging=0.5)), trials=12)
+    outcomes = count_outcomes(study)
+    assert outcomes["failed"] > 0
+    assert outcomes["complete"] > 0
+    assert outcomes["complete"] + outcomes["pruned"] + outcomes["failed"] == 12
+
+
+def test_a_used_up_space_ends_with_one_line(tmp_path: Path) -> None:
+    tiny = parse_space(
+        "{format: 1, resolution: 8, stages: [{depth: 1, width: [8, 16], blocks: {conv: {kernel: [1, 3]}}}]}"
+    ).adapt(channels=1, classes=2)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", seed=0, identity=IDENTITY)
+    everything = Problem(space=tiny, predict=predict, budget_ms=1e9, train=Trainer(), rungs=1)
+    with pytest.raises(StudyError, match="known already; the space is used up"):
+        run_trials(study, everything, trials=5)
+    assert count_outcomes(study)["complete"] == 4
+
+
+@pytest.mark.parametrize("key", ["space", "data", "target", "budget_ms"])
+def test_a_study_of_something_else_is_refused(tmp_path: Path, key: str) -> None:
+    new_study(tmp_path)
+    with pytest.raises(StudyError, match=f"was made for another {key}"):
+        new_study(tmp_path, **{key: "other"})
+
+
+def test_unreachable_storage_is_one_line() -> None:
+    with pytest.raises(StudyError, match="storage cannot be used") as refused:
+        open_study("sqlite:////nowhere/at/all.db", "search", seed=0, identity=IDENTITY)
+    assert "\n" not in str(refused.value)
+
+
+def test_rungs_that_rank_alike_have_tau_one(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    run_trials(study, problem(Trainer()), trials=12)
+    (agreement,) = rung_agreement(study, 2)
+    assert agreement.tau == pytest.approx(1.0)
+    assert agreement.candidates == count_outcomes(study)["complete"]
+
+
+def _work(folder: str) -> None:
+    """What the killed process does: trials that take a while, each recorded once finished."""
+
+    class Slow(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            time.sleep(0.05)
+            with (Path(folder) / "trained.jsonl").open("a") as file:
+                file.write(json.dumps([architecture.fingerprint, rung]) + "\n")
+            return super().__call__(architecture, rung)
+
+    run_trials(new_study(Path(folder)), problem(Slow()), trials=14)
+
+
+def test_kill_dash_nine_loses_at_most_the_trial_in_flight(tmp_path: Path) -> None:
+    code = f"from tests.nas.test_study import _work; _work({str(tmp_path)!r})"
+    finished: set[int] = set()
+    for patience_s in (1.0, 1.3, 1.6):  # killed three times, each time somewhere else
+        process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+        deadline = time.monotonic() + 60
+        while not _lines(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(patience_s)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = {
+            trial.number
+            for trial in _load(tmp_path).trials
+            if OUTCOME in trial.user_attrs and trial.state.is_finished()
+        }
+        assert finished <= now
+        finished = now
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True, timeout=120)
+    study = _load(tmp_path)
+    outcomes = count_outcomes(study)
+    assert outcomes["complete"] + outcomes["pruned"] == 14
+    judged = [
+        trial.user_attrs[CANDIDATE]["fingerprint"]
+        for trial in study.trials
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        and trial.user_attrs[OUTCOME] in ("complete", "pruned")
+    ]
+    assert len(judged) == len(set(judged))
+    repeated = [pair for pair, times in Counter(_lines(tmp_path)).items() if times > 1]
+    assert len({fingerprint for fingerprint, _ in repeated}) <= 3  # one trial in flight for each kill
+
+
+def _lines(folder: Path) -> list[tuple[str, int]]:
+    path = folder / "trained.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [tuple(json.loads(line)) for line in text.splitlines()]
+
+
+def _load(folder: Path) -> optuna.Study:
+    return optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="search")
