@@ -1,5 +1,6 @@
 """Images that are arrays already: `.npz` archives, and scikit-learn's digits."""
 
+import math
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ def array_source(parts: Sequence[Part], *, name: str, kind: str, progress: Progr
     kinds = {part.labels.dtype.kind in "US" for part in parts}
     if len(kinds) > 1:
         raise DataError(f"{name}: labels must be of one type in every split, got numbers and strings; convert them")
-    labels = np.concatenate([part.labels.reshape(len(part.labels), -1) for part in parts])
+    labels = np.concatenate([part.labels.reshape(len(part.labels), math.prod(part.labels.shape[1:])) for part in parts])
     classes, numbers = number_labels(labels, names=None, where=name)
     starts = np.cumsum([0] + [len(part.images) for part in parts])
 
@@ -147,7 +148,7 @@ def _to_8_bits(images: NDArray[np.generic], where: str) -> NDArray[np.uint8]:
         return (images.astype(np.uint16, copy=False) >> 8).astype(np.uint8)
     if images.dtype.kind == "f":
         values = images.astype(np.float32, copy=False)
-        if len(values) and values.min() >= 0 and values.max() <= 1:
+        if not values.size or (values.min() >= 0 and values.max() <= 1):
             return np.rint(values * 255).astype(np.uint8)
         raise DataError(f"{where}: floating-point pixels must be from 0 to 1, got {values.min():g} to {values.max():g}")
     raise DataError(f"{where}: pixels must be uint8, uint16, bool, or floating-point from 0 to 1, got {images.dtype}")
@@ -159,7 +160,7 @@ def _grey_or_last(images: NDArray[np.uint8], where: str) -> NDArray[np.uint8]:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim == 4 and images.shape[-1] == 1:
         images = images[..., 0]
-    if images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (3, 4)):
+    if 0 not in images.shape[1:] and (images.ndim == 3 or (images.ndim == 4 and images.shape[-1] in (3, 4))):
         return np.ascontiguousarray(images)
     raise DataError(
         f"{where}: images must be (N, H, W), (N, H, W, channels) or (N, channels, H, W), got {images.shape}"

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.data.source import SPLIT_NAMES, TRAIN, Progress, Source
-from nas.data.tables import ROWS_AT_A_TIME, Table, table_source
+from nas.data.tables import ROWS_AT_A_TIME, Features, Table, table_source
 from nas.errors import DataError
 
 
@@ -26,8 +26,8 @@ def parquet_source(path: Path, *, progress: Progress) -> Source:
 
     files = [path] if path.is_file() else parquet_files(path)
     named = {file: _split_of(file) for file in files}
-    known = [file for file in files if named[file] in SPLIT_NAMES]
-    if not any(SPLIT_NAMES[named[file]] == TRAIN for file in known):
+    known = sorted((file for file in files if named[file] in SPLIT_NAMES), key=lambda file: SPLIT_NAMES[named[file]])
+    if not known or SPLIT_NAMES[named[known[0]]] != TRAIN:
         known = files  # no name tells a training split: one pool, to be divided
         named = dict.fromkeys(files, "train")
     tables: list[Table] = []
@@ -36,13 +36,11 @@ def parquet_source(path: Path, *, progress: Progress) -> Source:
             rows = parquet.ParquetFile(file).metadata.num_rows
             tables.append(Table(SPLIT_NAMES[named[file]], file.name, rows, _parquet_batches(file)))
         schema = parquet.read_schema(known[0])
-        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        features = metadata.get("info", {}).get("features", {})
         notes = [f"{file.name} was left out: its name tells of no known split" for file in files if file not in known]
         return table_source(
             tables,
             schema,
-            features=features,
+            features=_features(schema),
             name=path.resolve().stem if path.is_file() else path.resolve().name,
             kind="parquet",
             notes=notes,
@@ -60,6 +58,15 @@ def parquet_files(folder: Path) -> list[Path]:
         for path in folder.rglob("*.parquet")
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
+
+
+def _features(schema: Any) -> Features:
+    """Hugging Face's description in a file's schema; empty if there is none that can be read."""
+    try:
+        features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _split_of(file: Path) -> str:

@@ -72,11 +72,17 @@ def table_source(
     for row, image, label in _rows(tables, columns):
         if label is None:
             raise DataError(f"{where(row)}: every image needs a label, got none; remove the row")
+        if not isinstance(label, (int, str)):
+            raise DataError(
+                f"{where(row)}: a label must be a whole number or a string, got {type(label).__name__}; convert them"
+            )
         digests.append(content_digest(image))
         labels.append(label)
         progress("reading", row + 1, int(starts[-1]))
     values: NDArray[np.generic] = np.array(labels) if labels else np.zeros(0, dtype=np.int64)
-    classes, numbers = number_labels(values, names=tuple(names) if names else None, where=name)
+    classes, numbers = number_labels(
+        values, names=tuple(map(str, names)) if isinstance(names, list) else None, where=name
+    )
     given = np.concatenate([np.full(table.rows, table.given, dtype=np.int8) for table in tables])
     return Source(name, kind, classes, numbers, digest_array(digests), given, read, where, tuple(notes))
 
@@ -86,6 +92,10 @@ def _rows(tables: Sequence[Table], columns: list[str]) -> Iterator[tuple[int, by
     row = 0
     for table in tables:
         for batch in table.batches(columns):
+            if missing := [column for column in columns if column not in batch.schema.names]:
+                raise DataError(
+                    f"{table.where}: must have the columns of the other files, {missing[0]!r} is missing; add it"
+                )
             for image, label in zip(*(batch.column(column).to_pylist() for column in columns), strict=True):
                 yield row, (image.get("bytes") if isinstance(image, dict) else image) or b"", label
                 row += 1

@@ -116,6 +116,32 @@ def parquet_real_labels(root: Path) -> Path:
     return make_parquet(root / "a.parquet", IMAGES, LABELS + 0.5)
 
 
+def parquet_lists_of_labels(root: Path) -> Path:
+    return make_parquet(root / "a.parquet", IMAGES, [[0], *([[0, 1]] * 19)])
+
+
+def parquet_other_columns(root: Path) -> Path:
+    make_parquet(root / "train-0.parquet", IMAGES, LABELS)
+    make_parquet(root / "test-0.parquet", IMAGES, LABELS, columns=("image", "id"))
+    return root
+
+
+def parquet_empty(root: Path) -> Path:
+    return make_parquet(root / "a.parquet", [], [])
+
+
+def npz_real_labels(root: Path) -> Path:
+    return make_npz(root / "a.npz", {"x": IMAGES, "y": LABELS + 0.5})
+
+
+def npz_empty(root: Path) -> Path:
+    return make_npz(root / "a.npz", {"x": np.zeros((0, 8, 8), dtype=np.float32), "y": LABELS[:0]})
+
+
+def npz_no_pixels(root: Path) -> Path:
+    return make_npz(root / "a.npz", {"x": np.zeros((20, 0, 8), dtype=np.uint8), "y": LABELS})
+
+
 def npz_of_objects(root: Path) -> Path:
     return make_npz(root / "a.npz", {"x": np.array([{"hostile": 1}] * 20, dtype=object), "y": LABELS})
 
@@ -222,7 +248,13 @@ def idx_two_sets(root: Path) -> Path:
         (parquet_cut_short, "cannot be read as Parquet .* cut short"),
         (parquet_unlabelled, "a.parquet row 19: every image needs a label"),
         (parquet_label_without_name, r"from 0 to 1 \(2 class names\), got -1 in row 0"),
-        (parquet_real_labels, "labels must be whole numbers or strings, got float64"),
+        (parquet_real_labels, "a.parquet row 0: a label must be a whole number or a string, got float"),
+        (parquet_lists_of_labels, "must be a whole number or a string, got list"),
+        (parquet_other_columns, "test-0.parquet: must have the columns of the other files, 'label' is missing"),
+        (parquet_empty, "at least two classes .* got none"),
+        (npz_real_labels, "labels must be whole numbers or strings, got float64"),
+        (npz_empty, "at least two classes .* got none"),
+        (npz_no_pixels, r"images must be .* got \(20, 0, 8\)"),
         (npz_of_objects, "array of Python objects, which is not loaded"),
         (npz_cut_short, "cannot be read as an .npz archive; it may be damaged, cut short"),
         (npz_damaged, "cannot be read as an .npz archive .*CRC"),

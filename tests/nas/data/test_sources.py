@@ -150,6 +150,19 @@ def test_class_names_come_from_the_labels_or_the_schema(tmp_path: Path) -> None:
     assert load_data(str(named)).fingerprint == load_data(str(strings)).fingerprint
 
 
+@pytest.mark.parametrize(
+    "metadata", ["no json", "[]", '{"info": {"features": 3}}', '{"info": {"features": {"label": {"names": 3}}}}']
+)
+def test_a_schema_description_that_cannot_be_read_says_nothing(tmp_path: Path, metadata: str) -> None:
+    from pyarrow import parquet
+
+    plain = make_parquet(tmp_path / "plain.parquet", IMAGES, LABELS)
+    parquet.write_table(
+        parquet.read_table(plain).replace_schema_metadata({"huggingface": metadata}), tmp_path / "odd.parquet"
+    )
+    assert load_data(str(tmp_path / "odd.parquet")).fingerprint == load_data(str(plain)).fingerprint
+
+
 def test_a_single_parquet_file_is_divided_whatever_its_name(tmp_path: Path) -> None:
     data = load_data(str(make_parquet(tmp_path / "test-00000-of-00001.parquet", IMAGES, LABELS)))
     assert (len(data.train), len(data.validation), len(data.test)) == (30, 4, 6)
