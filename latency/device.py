@@ -139,7 +139,8 @@ class RunnerDevice(ABC):
                     for event in events:
                         if event["event"] == "slice":
                             index = pending[event["model"]]
-                            taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process))
+                            interrupted = tuple(event["interrupted"])
+                            taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process, interrupted))
                             if on_slice is not None:
                                 on_slice(index, taken[index][-1])
                         elif event["event"] == "end":

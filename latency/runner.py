@@ -7,8 +7,9 @@ event is ``end``, or ``error`` with a reason. ``job.json`` holds ``mode`` (one o
 ``settings`` (the fields of `latency.settings.RuntimeSettings`) and what the mode needs besides.
 
 How it measures: all sessions are open side by side; in shuffled rounds each network gets a short slice of runs whose first
-is dropped (it refills the caches); a short arithmetic probe before and after each slice tells whether the core ran at full
-speed. A network is done when two disjoint halves of its slices agree, or when its share of device time is used up.
+is dropped (it refills the caches). A short arithmetic probe before and after each slice tells whether the core ran at full
+speed, the thread's own clock whether the core was taken away during a run. A network is done when two disjoint halves of its
+slices agree, or when its share of device time is used up.
 """
 
 from __future__ import annotations
@@ -28,37 +29,45 @@ Job = Any  # what json.load gives; checked by the side that wrote it
 
 SHORT_SLICE_NS, LONG_SLICE_NS = 14_000_000, 40_000_000
 LONG_RUN_NS = 1_500_000  # a network slower than this gets long slices
+INTERRUPTED = 0.01  # share of a run that the core did something else
 DISTURBED = 1.15  # a probe this much slower than the network's fastest one: the core was slowed down or taken away
 
 
 def low_ns(slices: Sequence[Sequence[int]], probes: Sequence[int]) -> int:
     """The run time that stands for a network: lower quartile of the slices' fastest runs, disturbed slices left out.
 
-    The fastest run of a slice drops what interrupted the others; the quartile over slices, unlike the fastest of all, does
+    The fastest run of a slice drops what disturbed the others; the quartile over slices, unlike the fastest of all, does
     not fall as more slices are taken, so networks measured for longer are not favoured. Of 26 estimates (minimum, quantiles
     and medians of runs, of slices, gated or not) it was the most reproducible between processes: 95 % of repetitions agreed
     within 0.5 % on a quiet core and 0.7 % beside a process that took half of it, against 0.7 % and 0.8 % for the minimum
     and 1.2 % and 1.5 % for the median; the disturbance moved it by 0.2 %, the minimum by 0.7 %.
 
     Args:
-        slices: for each slice the nanoseconds of its runs.
+        slices: for each slice the nanoseconds of its uninterrupted runs, of which there must be some in at least one slice.
         probes: for each slice the nanoseconds of the slower of its two arithmetic probes.
     """
-    limit = DISTURBED * min(probes)
-    fastest = sorted(min(runs) for runs, probe in zip(slices, probes) if probe <= limit)  # noqa: B905 - Python 3.8
-    if 4 * len(fastest) < len(slices):  # the probe was lucky once: it tells nothing about the other slices
-        fastest = sorted(min(runs) for runs in slices)
+    usable = [(min(runs), probe) for runs, probe in zip(slices, probes) if runs]  # noqa: B905 - Python 3.8
+    limit = DISTURBED * min(probe for _, probe in usable)
+    fastest = sorted(ns for ns, probe in usable if probe <= limit)
+    if 4 * len(fastest) < len(usable):  # the probe was lucky once: it tells nothing about the other slices
+        fastest = sorted(ns for ns, _ in usable)
     return fastest[len(fastest) // 4]
 
 
 def half_difference(slices: Sequence[Sequence[int]], probes: Sequence[int]) -> float:
-    """How much halves of the slices disagree, relative to the smaller: the worse of even/odd and early/late halves."""
-    if len(slices) < 4:
+    """How much halves of the slices disagree, relative to the smaller: the worse of even/odd and early/late halves.
+
+    Slices without an uninterrupted run do not count; with fewer than four others it is infinite.
+    """
+    usable = [(runs, probe) for runs, probe in zip(slices, probes) if runs]  # noqa: B905 - Python 3.8
+    if len(usable) < 4:
         return float("inf")
-    middle = len(slices) // 2
+    middle = len(usable) // 2
     worst = 0.0
     for one, other in ((slice(0, None, 2), slice(1, None, 2)), (slice(0, middle), slice(middle, None))):
-        a, b = low_ns(slices[one], probes[one]), low_ns(slices[other], probes[other])
+        a, b = (
+            low_ns([runs for runs, _ in usable[half]], [probe for _, probe in usable[half]]) for half in (one, other)
+        )
         worst = max(worst, abs(a - b) / min(a, b))
     return worst
 
@@ -207,13 +216,15 @@ class Network:
     def __init__(self, index: int, path: Path, settings: Job) -> None:
         self.index = index
         self.session = open_session(path, settings)
+        self.run = self.session.run_with_iobinding
         self.binding = self._bind()
+        self.watched = settings["provider"] == "cpu" and settings["threads"] == 1  # else it waits by itself
         self.slices: list[list[int]] = []
         self.probes: list[int] = []
         self.spent_ns = 0
-        self.run()
+        self.run(self.binding)
         start = time.perf_counter_ns()
-        self.run()
+        self.run(self.binding)
         self.estimate_ns = time.perf_counter_ns() - start
 
     def _bind(self) -> Any:
@@ -225,35 +236,40 @@ class Network:
         names = [output.name for output in self.session.get_outputs()]
         for name in names:
             binding.bind_output(name)
-        self.session.run_with_iobinding(binding)
+        self.run(binding)
         for name, value in zip(names, binding.get_outputs()):  # noqa: B905 - from now on written in place
             binding.bind_ortvalue_output(name, value)
         return binding
 
-    def run(self) -> None:
-        """Runs the network once."""
-        self.session.run_with_iobinding(self.binding)
+    def take_slice(self) -> dict[str, object]:
+        """Runs for one slice; returns what is told of it.
 
-    def take_slice(self) -> tuple[list[int], int]:
-        """Runs for one slice; keeps and returns the nanoseconds of all runs but the first, and of the slower probe."""
-        clock, run, binding = time.perf_counter_ns, self.session.run_with_iobinding, self.binding
+        ``ns`` holds the nanoseconds of all runs but the first, ``interrupted`` the positions of those during which the core
+        was taken away, ``probe_ns`` the slower of the arithmetic probes before and after.
+        """
+        clock, own_clock, run, binding = time.perf_counter_ns, time.thread_time_ns, self.run, self.binding
         begin = clock()
         end = begin + (LONG_SLICE_NS if self.estimate_ns > LONG_RUN_NS else SHORT_SLICE_NS)
         before = min(probe_ns(), probe_ns())
         run(binding)
         runs: list[int] = []
-        start = now = clock()
+        interrupted = []
+        now = begin
         while now < end or not runs:
+            own = own_clock()
+            start = clock()
             run(binding)
             now = clock()
+            own = own_clock() - own
+            if self.watched and now - start - own > INTERRUPTED * (now - start):
+                interrupted.append(len(runs))
             runs.append(now - start)
-            start = clock()
         probe = max(before, min(probe_ns(), probe_ns()))
-        self.slices.append(runs)
+        self.slices.append([ns for position, ns in enumerate(runs) if position not in interrupted])
         self.probes.append(probe)
         self.estimate_ns = min(self.estimate_ns, *runs)
         self.spent_ns += clock() - begin
-        return runs, probe
+        return {"ns": runs, "interrupted": interrupted, "probe_ns": probe}
 
     def finished(self, effort: Job) -> bool:
         """Whether it has been measured well enough, or for as long as it may."""
@@ -283,8 +299,7 @@ def measure(folder: Path, job: Job) -> dict[str, object]:
     while networks:
         shuffled.shuffle(networks)
         for network in networks:
-            runs, probe = network.take_slice()
-            emit("slice", model=network.index, ns=runs, probe_ns=probe)
+            emit("slice", model=network.index, **network.take_slice())
         networks = [network for network in networks if not network.finished(effort)]
     return {"load": load_average()}
 

@@ -20,6 +20,7 @@ class Slice:
 
     Attributes:
         ns: nanoseconds of each run, in order, at least one.
+        interrupted: positions of the runs during which the core was taken away for a while.
         probe_ns: nanoseconds of a fixed piece of arithmetic beside the slice, the slower of before and after.
         process: which of the processes took it, from 0.
     """
@@ -27,6 +28,14 @@ class Slice:
     ns: tuple[int, ...]
     probe_ns: int
     process: int = 0
+    interrupted: tuple[int, ...] = ()
+
+    @property
+    def whole_ns(self) -> tuple[int, ...]:
+        """Nanoseconds of the runs that were not interrupted."""
+        if not self.interrupted:
+            return self.ns
+        return tuple(ns for position, ns in enumerate(self.ns) if position not in self.interrupted)
 
 
 @dataclass(frozen=True)
@@ -47,9 +56,11 @@ class Timing:
     def low_ms(self) -> float:
         """Milliseconds a run takes when nothing disturbs it; the most reproducible figure, the one models are fitted to.
 
-        Lower quartile over the undisturbed slices of each slice's fastest run (see `latency.runner.low_ns`).
+        Lower quartile over the undisturbed slices of each slice's fastest run (see `latency.runner.low_ns`). Where every run
+        was interrupted it is that of all runs, and the timing is not stable.
         """
-        return low_ns(*self._columns) / 1e6
+        slices, probes = self._columns
+        return low_ns(slices if any(slices) else [part.ns for part in self.slices], probes) / 1e6
 
     @cached_property
     def half_difference(self) -> float:
@@ -95,9 +106,12 @@ class Timing:
             UnstableMeasurement: two halves of the slices differ by more than the tolerance.
         """
         if not self.stable:
+            found = "it never ran without interruption"
+            if self.half_difference < float("inf"):
+                found = f"they differ by {self.half_difference:.1%}"
             raise UnstableMeasurement(
-                f"two halves of the measurement must agree within {self.tolerance:.1%}, but differ by "
-                f"{self.half_difference:.1%} after {self.device_s:.1f} s in {len(self.slices)} slices: "
+                f"two halves of the measurement must agree within {self.tolerance:.1%}, but {found} "
+                f"in {len(self.slices)} slices of {self.device_s:.1f} s in all: "
                 "stop what else runs on the device, or allow more time"
             )
         return self
@@ -109,6 +123,7 @@ class Timing:
             "runs": [len(part.ns) for part in self.slices],
             "processes": [part.process for part in self.slices],
             "probes_ns": [part.probe_ns for part in self.slices],
+            "interrupted": [list(part.interrupted) for part in self.slices],
             "ns": base64.b64encode(zlib.compress(packed.tobytes(), 9)).decode(),
             "tolerance": self.tolerance,
             "load": self.load,
@@ -130,9 +145,9 @@ class Timing:
             if ends[-1] != len(packed) or min(plain["runs"]) < 1:
                 raise ValueError(f"{len(packed)} runs in slices of {plain['runs']}")
             slices = tuple(
-                Slice(tuple(packed[start:end]), probe, process)
-                for start, end, probe, process in zip(
-                    ends[:-1], ends[1:], plain["probes_ns"], plain["processes"], strict=True
+                Slice(tuple(packed[start:end]), probe, process, tuple(interrupted))
+                for start, end, probe, process, interrupted in zip(
+                    ends[:-1], ends[1:], plain["probes_ns"], plain["processes"], plain["interrupted"], strict=True
                 )
             )
             return Timing(slices, plain["tolerance"], plain["load"])
@@ -145,4 +160,4 @@ class Timing:
 
     @cached_property
     def _columns(self) -> tuple[list[tuple[int, ...]], list[int]]:
-        return [part.ns for part in self.slices], [part.probe_ns for part in self.slices]
+        return [part.whole_ns for part in self.slices], [part.probe_ns for part in self.slices]

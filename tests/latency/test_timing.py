@@ -11,7 +11,11 @@ from latency.timing import Slice, Timing
 runs = st.lists(st.integers(1, 10**12), min_size=1, max_size=20).map(tuple)
 timings = st.builds(
     Timing,
-    st.lists(st.builds(Slice, runs, st.integers(1, 10**6), st.integers(0, 3)), min_size=1, max_size=30).map(tuple),
+    st.lists(
+        st.builds(Slice, runs, st.integers(1, 10**6), st.integers(0, 3), st.sets(st.integers(0, 19)).map(tuple)),
+        min_size=1,
+        max_size=30,
+    ).map(tuple),
     st.floats(0.001, 0.5),
     st.none() | st.floats(0, 100),
 )
@@ -61,14 +65,36 @@ def test_one_lucky_probe_does_not_decide_alone():
     assert Timing((lucky, *[usual] * 9)).low_ms == 1000 / 1e6
 
 
-def test_interrupted_runs_do_not_move_the_estimate():
+def test_interrupted_runs_count_nowhere_but_in_the_raw_figures():
+    slices = tuple(Slice((900, 1000, 5000), 20_000, 0, (0, 2)) for _ in range(8))
+    assert Timing(slices).low_ms == 1000 / 1e6
+    assert Timing(slices).p90_ms == 5000 / 1e6
+    assert Timing(slices).stable
+
+
+def test_a_network_that_never_ran_without_interruption_is_not_stable():
+    timing = Timing(tuple(Slice((5000, 5001), 20_000, 0, (0, 1)) for _ in range(16)))
+    assert timing.low_ms == 5000 / 1e6
+    with pytest.raises(UnstableMeasurement, match="never ran without interruption"):
+        timing.require_stable()
+
+
+def test_slow_runs_do_not_move_the_estimate():
     slices = tuple(Slice((1000, 1000 + 50_000 * (number % 3), 1002), 20_000) for number in range(16))
     assert Timing(slices).low_ms == 1000 / 1e6
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"ns": "AAAA"}, {"ns": 3}, {"runs": [1, 2]}, {"runs": [0, 4]}, {"probes_ns": []}, {"processes": None}],
+    [
+        {"ns": "AAAA"},
+        {"ns": 3},
+        {"runs": [1, 2]},
+        {"runs": [0, 4]},
+        {"probes_ns": []},
+        {"processes": None},
+        {"interrupted": 1},
+    ],
 )
 def test_damaged_json_is_refused(change):
     plain = Timing((Slice((1000, 1001), 20_000), Slice((1002, 1003), 20_000))).as_json()
