@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import kendalltau
 
+from nas.errors import StudyError
+
 BOOTSTRAP = 500
 
 
@@ -20,6 +22,18 @@ class Fidelity:
 
 
 DEFAULT_LADDER = (Fidelity(images=5_000), Fidelity(images=15_000))
+
+
+def parse_ladder(text: str) -> tuple[Fidelity, ...]:
+    """Rungs from the number of images on each, separated by commas, such as ``5000,15000``.
+
+    Raises:
+        StudyError: a number is not a whole one from 1.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise StudyError(f"rungs must be whole numbers of images from 1, separated by commas, got {text!r}")
+    return tuple(Fidelity(images=int(part)) for part in parts)
 
 
 @dataclass(frozen=True)

@@ -91,9 +91,13 @@ class Bar:
     def __init__(self, progress: Progress, description: str) -> None:
         self._progress = progress
         self._task = progress.add_task(description, total=None)
+        self._total: int | None = None
 
     def __call__(self, what: str, done: int, total: int | None) -> None:
         """Show that `done` of `total` are finished; total None: how many is not known."""
+        if total != self._total:  # another piece of work: its time starts now
+            self._progress.reset(self._task)
+            self._total = total
         self._progress.update(self._task, description=_escaped(what), completed=done, total=total)
 
 

@@ -1,0 +1,219 @@
+"""`nas search`: the main job."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from nas.cli.console import Bar, Json, Seed, app, note, progress_bar, show_json, stdout
+
+if TYPE_CHECKING:
+    from latency.model import LatencyModel
+    from latency.target import Target
+    from nas.finalists import Finalist
+    from nas.run import Run
+    from nas.search import SearchResult
+    from searchspace.space import Space
+
+SMALLEST_PX = 16  # smaller images are enlarged to this where the space leaves the resolution to the data
+
+
+@app.command()
+def search(
+    target: Annotated[str, typer.Option(help="Name of a target, or its YAML file (see `nas targets`).")] = "host",
+    data: Annotated[str, typer.Option(help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")] = "digits",
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds a network may take; by default the space's median.")
+    ] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to train.")] = 24,
+    space: Annotated[str, typer.Option(help="Name of a space, or its YAML file.")] = "default",
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Pixels a side; by default the space's or the data's.")
+    ] = None,
+    finalists: Annotated[int, typer.Option(min=1, help="Candidates to train fully.")] = 5,
+    epochs: Annotated[
+        float | None, typer.Option(help="Of a finalist; by default 20, but at most 60,000 images.")
+    ] = None,
+    rungs: Annotated[
+        str, typer.Option(help="Images a candidate sees on each rung, separated by commas.")
+    ] = "5000,15000",
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
+    strict: Annotated[bool, typer.Option(help="Refuse damaged images instead of leaving them out.")] = False,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
+    json: Json = False,
+) -> None:
+    """Search for the most accurate network within a latency budget, train the best and measure them.
+
+    Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
+    """
+    from latency.target import load_target
+    from nas.data import load_data
+    from nas.fidelity import parse_ladder
+    from nas.run import open_run
+    from nas.search import SearchSettings, run_search
+    from searchspace.space import load_space
+
+    where, drawn_from = load_target(target), load_space(space)
+    budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
+    settings = SearchSettings(
+        budget_ms=budget_ms,
+        trials=trials,
+        finalists=finalists,
+        ladder=parse_ladder(rungs),
+        final_epochs=None if epochs is None else _positive("--epochs", epochs),
+        storage=storage,
+        seed=seed,
+    )
+    with progress_bar("reading images") as bar:
+        wanted = resolution or where.resolution or (drawn_from.resolution[0] if drawn_from.resolution else None)
+        images = load_data(data, resolution=wanted, seed=seed, strict=strict, progress=bar)
+        if wanted is None and images.resolution < SMALLEST_PX:
+            images = load_data(data, resolution=SMALLEST_PX, seed=seed, strict=strict, progress=bar)
+    for remark in images.notes:
+        note(remark)
+    adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
+    request = {
+        "data": images.fingerprint,
+        "space": adapted.fingerprint,
+        "target": where.name,
+        "budget_ms": budget_ms,
+        "rungs": rungs,
+        "epochs": epochs,
+        "seed": seed,
+    }
+    folder = out or Path("runs") / f"search-{images.name}-{where.name}"
+    with open_run(folder, kind="search", request=request) as run:
+        model = _model(run, where, adapted)
+        with progress_bar("searching") as bar:
+            result = run_search(
+                run,
+                space=adapted,
+                data=images,
+                device=where.open(),
+                runtime=where.settings,
+                model=model,
+                settings=settings,
+                events=_Events(bar),
+            )
+        report = _report(run, where, result)
+        run.write_json("result.json", report)
+    if json:
+        show_json(report)
+    else:
+        _show(result, report)
+
+
+class _Events:
+    """Shows what a search tells on stderr."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.progress = bar
+
+    def note(self, message: str) -> None:
+        note(message)
+
+
+def _model(run: "Run", target: "Target", space: "Space") -> "LatencyModel":
+    """The latency model of this run: the one it was started with, so that a resumed search judges as before."""
+    from latency.model import LatencyModel
+    from latency.profiling import Progress
+    from nas.prediction import model_for
+
+    kept = run.file("latency_model.json")
+    if kept.exists():
+        return LatencyModel.load(kept)
+    with progress_bar("profiling") as bar:
+
+        def show(state: Progress) -> None:
+            bar(f"measuring networks on {target.name} for its latency model", state.networks, state.wanted)
+
+        model = model_for(target, space, note=note, on_progress=show)
+    held_out = model.held_out
+    note(
+        f"latency model of {target.name}: {held_out.within_10:.0%} of {held_out.n} held-out networks within ±10 %, "
+        f"median error {held_out.median_error:.1%}"
+    )
+    model.save(kept)
+    return model
+
+
+def _report(run: "Run", target: "Target", result: "SearchResult") -> dict[str, Any]:
+    """The result as plain data."""
+    first = result.rungs[0]
+    best = result.best
+    return {
+        "run": str(run.path),
+        "study": "search",
+        "target": target.name,
+        "basis": target.basis,
+        "budget_ms": result.budget_ms,
+        "feasible_share": result.feasible_share,
+        "trials": {
+            key: result.outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")
+        },
+        "best": None if best is None else _entry(best, result.budget_ms),
+        "front": [_entry(finalist, result.budget_ms) for finalist in result.front],
+        "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
+        "rank": {"tau": first.tau, "low": first.low, "high": first.high},
+        "rungs": [
+            {"tau": rung.tau, "low": rung.low, "high": rung.high, "candidates": rung.candidates}
+            for rung in result.rungs
+        ],
+    }
+
+
+def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
+    from searchspace.architecture import lower
+
+    graph = lower(finalist.tried.architecture)
+    return {
+        "fingerprint": finalist.tried.architecture.fingerprint,
+        "accuracy": finalist.accuracy,
+        "brief_accuracy": finalist.tried.accuracy,
+        "target_ms": budget_ms,
+        "predicted_ms": finalist.tried.predicted_ms,
+        "low_ms": finalist.tried.low_ms,
+        "high_ms": finalist.tried.high_ms,
+        "measured_ms": finalist.latency_ms,
+        "stable": finalist.measured.stable,
+        "within_budget": finalist.latency_ms <= budget_ms,
+        "params": graph.params,
+        "macs": graph.macs,
+        "checkpoint": str(finalist.checkpoint),
+        "onnx": str(finalist.onnx),
+    }
+
+
+def _show(result: "SearchResult", report: dict[str, Any]) -> None:
+    """The front as a table."""
+    trials = report["trials"]
+    table = Table(title=f"Front on {report['target']}, budget {result.budget_ms:g} ms")
+    for heading in ("accuracy", "target ms", "predicted ms", "measured ms", "params", "MACs", "network"):
+        table.add_column(heading, justify="left" if heading == "network" else "right")
+    for entry in report["front"]:
+        is_best = report["best"] is not None and entry["fingerprint"] == report["best"]["fingerprint"]
+        table.add_row(
+            f"{entry['accuracy']:.1%}",
+            f"{entry['target_ms']:.3g}",
+            f"{entry['predicted_ms']:.3g}",
+            f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " (unstable)"),
+            f"{entry['params'] / 1e3:,.0f} k",
+            f"{entry['macs'] / 1e6:,.1f} M",
+            entry["fingerprint"] + (" ◄ best within budget" if is_best else ""),
+        )
+    stdout.print(table)
+    stdout.print(
+        f"{trials['complete']} candidates trained to the last rung, {trials['pruned']} stopped earlier, "
+        f"{trials['infeasible']} rejected untrained, {trials['failed']} failed"
+    )
+    stdout.print(f"checkpoints and ONNX files: {report['run']}/finalists")
+
+
+def _positive(option: str, value: float) -> float:
+    from nas.errors import StudyError
+
+    if not value > 0:
+        raise StudyError(f"{option} must be above 0, got {value:g}")
+    return value
