@@ -1,0 +1,246 @@
+"""The latency model of one target: milliseconds as a sum over kernels, fitted to whole networks, with its own error.
+
+Because it is a sum it explains itself (milliseconds per block), can be tabulated, and composes; because it was fitted to whole
+networks, each kernel counts as much as it does inside one. Every prediction comes with an interval that nine in ten unseen
+networks fell into, and a kernel that was never measured is an error, never a silent zero.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+from latency.errors import ModelError, UnmeasuredKernel
+from latency.features import measured_as, quantities
+from latency.fitting import NETWORK, Accuracy
+from latency.kernel import Entry, Kernel, block_plan, head_plan
+from latency.provenance import Provenance
+from latency.settings import RuntimeSettings
+from latency.target import Basis
+from latency.timing import Timing
+from searchspace.architecture import Architecture
+from searchspace.blocks import Block, Head
+from searchspace.files import write_atomically
+from searchspace.graph import Norm, Shape
+
+BlockCost = Callable[[Block, Shape, Entry, Norm | None], tuple[float, Entry]]
+HeadCost = Callable[[Head, Shape, Entry, int, Norm | None], float]
+
+FORMAT = 1
+COVERAGE = 0.9  # of unseen networks fall into a prediction's interval
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A network's latency on a target without running it there.
+
+    Attributes:
+        ms: milliseconds.
+        low_ms: lower end of the interval that holds nine of ten networks.
+        high_ms: upper end.
+        basis: whether the model was fitted to measurements on the device, or to published figures.
+    """
+
+    ms: float
+    low_ms: float
+    high_ms: float
+    basis: Basis
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A network and what was measured of it."""
+
+    architecture: Architecture
+    timing: Timing
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data."""
+        return {"architecture": self.architecture.to_dict(), "timing": self.timing.as_json()}
+
+    @staticmethod
+    def from_json(plain: Mapping[str, Any]) -> "Measurement":
+        """What `as_json` wrote."""
+        return Measurement(Architecture.from_dict(plain["architecture"]), Timing.from_json(plain["timing"]))
+
+
+@dataclass(frozen=True)
+class LatencyModel:
+    """Predicts the latency of any architecture whose kinds of kernels were measured.
+
+    Attributes:
+        target: the target's name.
+        settings: how networks ran.
+        provenance: the device they ran on.
+        weights: milliseconds per unit of each quantity (see `latency.features`), and of a network.
+        measured: the kinds of kernels that were measured.
+        low: measured ÷ predicted that one in twenty unseen networks stays below.
+        high: that one in twenty exceeds.
+        held_out: how it did on networks it was not fitted to.
+        noise_p95: 95th percentile of the difference between two halves of a network's measurement: no model can do better.
+        measurements: what it was fitted to.
+        basis: where those come from.
+    """
+
+    target: str
+    settings: RuntimeSettings
+    provenance: Provenance
+    weights: Mapping[str, float]
+    measured: frozenset[str]
+    low: float
+    high: float
+    held_out: Accuracy
+    noise_p95: float
+    measurements: tuple[Measurement, ...]
+    basis: Basis = "measured"
+
+    def predict(self, architecture: Architecture) -> Prediction:
+        """The architecture's latency.
+
+        Raises:
+            UnmeasuredKernel: it needs a kind of kernel that was never measured.
+        """
+        ms = self.predict_ms(architecture)
+        return Prediction(ms, ms * self.low, ms * self.high, self.basis)
+
+    def predict_ms(self, architecture: Architecture) -> float:
+        """Milliseconds alone; some ten thousand architectures a second once their blocks have been met."""
+        entry = Entry()
+        norm = architecture.norm
+        ms = self.weights[NETWORK]
+        for block, shape in zip(architecture.blocks, architecture.shapes, strict=False):
+            part_ms, entry = self.block_ms(block, shape, entry, norm)
+            ms += part_ms
+        return ms + self.head_ms(architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
+
+    def explain(self, architecture: Architecture) -> tuple[tuple[str, float], ...]:
+        """Milliseconds of each block (``blocks.3``), of the ``head``, and of what any ``network`` costs; they add up."""
+        entry = Entry()
+        norm = architecture.norm
+        parts = []
+        for index, (block, shape) in enumerate(zip(architecture.blocks, architecture.shapes, strict=False)):
+            part_ms, entry = self.block_ms(block, shape, entry, norm)
+            parts.append((f"blocks.{index}", part_ms))
+        head_ms = self.head_ms(architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
+        return (*parts, ("head", head_ms), (NETWORK, self.weights[NETWORK]))
+
+    @cached_property
+    def block_ms(self) -> BlockCost:
+        """Function of a block, its input's shape and state, and the normalisation: milliseconds, and its output's state."""
+
+        @lru_cache(maxsize=1 << 17)
+        def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, Entry]:
+            kernels, leaves = block_plan(block, shape, entry, norm=norm, nchwc_block=self.provenance.nchwc_block)
+            return self.kernels_ms(kernels), leaves
+
+        return cost
+
+    @cached_property
+    def head_ms(self) -> HeadCost:
+        """Function of a head, its input's shape and state, the number of classes and the normalisation: milliseconds."""
+
+        @lru_cache(maxsize=1 << 12)
+        def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> float:
+            block = self.provenance.nchwc_block
+            return self.kernels_ms(head_plan(head, shape, entry, classes=classes, norm=norm, nchwc_block=block))
+
+        return cost
+
+    def kernels_ms(self, kernels: tuple[Kernel, ...]) -> float:
+        """Milliseconds of some kernels within a network.
+
+        Raises:
+            UnmeasuredKernel: one of them is of a kind that was never measured.
+        """
+        for kernel in kernels:
+            for name in measured_as(kernel):
+                if name not in self.measured:
+                    raise UnmeasuredKernel(
+                        f"the latency model of {self.target!r} knows every kernel but {name!r}, which was never measured: "
+                        f"run `nas profile --target {self.target}` with networks that have it"
+                    )
+        found = quantities(kernels, nchwc_block=self.provenance.nchwc_block)
+        return sum(self.weights.get(name, 0.0) * value for name, value in found.items())
+
+    def require(self, provenance: Provenance, settings: RuntimeSettings) -> None:
+        """Checks that the model was made for this device, runtime and way of running.
+
+        Raises:
+            ModelError: it was not; the message names the first difference.
+        """
+        require_equal(
+            self.target, {**provenance.key, **settings.as_json()}, {**self.provenance.key, **self.settings.as_json()}
+        )
+
+    def as_json(self) -> dict[str, object]:
+        """Plain data, measurements included."""
+        return {
+            "format": FORMAT,
+            "target": self.target,
+            "basis": self.basis,
+            "settings": self.settings.as_json(),
+            "provenance": self.provenance.as_json(),
+            "weights": dict(self.weights),
+            "measured": sorted(self.measured),
+            "low": self.low,
+            "high": self.high,
+            "held_out": self.held_out.as_json(),
+            "noise_p95": self.noise_p95,
+            "measurements": [measurement.as_json() for measurement in self.measurements],
+        }
+
+    def save(self, path: Path) -> None:
+        """Writes the model, whole or not at all."""
+        write_atomically(path, json.dumps(self.as_json(), indent=1).encode())
+
+    @staticmethod
+    def load(path: Path) -> "LatencyModel":
+        """The model in a file that `save` wrote.
+
+        Raises:
+            ModelError: there is none, it is damaged, or of another format.
+        """
+        try:
+            plain = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: cannot be read as a latency model ({error})") from error
+        found = plain.get("format") if isinstance(plain, dict) else None
+        if found != FORMAT:
+            raise ModelError(f"{path}: format must be {FORMAT}, got {found!r}: profile the target again")
+        try:
+            affinity = plain["settings"]["affinity"]
+            weights = {name: float(value) for name, value in plain["weights"].items()}
+            _ = weights[NETWORK]
+            return LatencyModel(
+                target=plain["target"],
+                settings=RuntimeSettings(
+                    **{**plain["settings"], "affinity": affinity if isinstance(affinity, str) else tuple(affinity)}
+                ),
+                provenance=Provenance.from_json(plain["provenance"]),
+                weights=weights,
+                measured=frozenset(plain["measured"]),
+                low=float(plain["low"]),
+                high=float(plain["high"]),
+                held_out=Accuracy(**plain["held_out"]),
+                noise_p95=float(plain["noise_p95"]),
+                measurements=tuple(Measurement.from_json(one) for one in plain["measurements"]),
+                basis=plain["basis"],
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelError(f"{path}: the latency model is damaged ({error!r}): profile the target again") from error
+
+
+def require_equal(target: str, here: Mapping[str, object], there: Mapping[str, object]) -> None:
+    """Checks that what the model of `target` was measured on (`there`) is what there is `here`, key by key of `here`.
+
+    Raises:
+        ModelError: it is not; the message names the first difference.
+    """
+    for key, value in here.items():
+        if there.get(key) != value:
+            raise ModelError(
+                f"the latency model of {target!r} was measured with {key} {there.get(key)!r}, but here it is {value!r}: "
+                f"run `nas profile --target {target}`"
+            )
