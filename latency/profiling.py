@@ -1,0 +1,205 @@
+"""Profiling a target: networks are measured on its device, a latency model is fitted, and its error on unseen ones is told."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from latency.device import Device
+from latency.errors import ModelError
+from latency.features import measured_as, quantities
+from latency.fitting import accuracy, cross_validate, fit
+from latency.kernel import kernels
+from latency.kernel_check import check_rules
+from latency.model import COVERAGE, LatencyModel, Measurement
+from latency.provenance import Provenance
+from latency.settings import Effort
+from latency.store import model_path
+from latency.target import Target
+from searchspace.architecture import Architecture, lower
+from searchspace.errors import NasError
+from searchspace.onnx_graph import random_weights, to_onnx
+
+JOB = 12  # networks measured side by side
+FEWEST = 12  # stable measurements below which nothing is fitted
+EFFORT = Effort(limit_s=3.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far profiling is.
+
+    Attributes:
+        networks: measured so far, earlier runs included.
+        wanted: how many there shall be, None where only the time is limited.
+        seconds: since this run began.
+        limit_s: of this run, None where only the number is limited.
+    """
+
+    networks: int
+    wanted: int | None
+    seconds: float
+    limit_s: float | None
+
+
+def profile_target(
+    target: Target,
+    architectures: Iterable[Architecture],
+    *,
+    networks: int | None = None,
+    limit_s: float | None = None,
+    device: Device | None = None,
+    effort: Effort = EFFORT,
+    folder: Path | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> LatencyModel:
+    """Measures networks on a target's device, fits its latency model to all that were ever measured there, and saves it.
+
+    What is measured is appended to a file beside the model at once, so an interrupted run is continued by the next one.
+
+    Args:
+        target: what to profile.
+        architectures: in the order to measure them; those measured before are passed over. It may be endless if `networks` or
+            `limit_s` ends it.
+        networks: how many measured networks there shall be in all.
+        limit_s: seconds after which no further job of `JOB` networks is begun.
+        device: the opened device, if not the target's own.
+        effort: how long each network is measured.
+        folder: where models lie, if not in `latency.store.models_folder`.
+        on_progress: called after every job.
+
+    Raises:
+        ModelError: the runtime fuses otherwise than the rules say, or fewer than `FEWEST` measurements are stable.
+        DeviceError: the device failed; what was measured before is kept.
+    """
+    device = device or target.open()
+    provenance = device.describe()
+    path = model_path(target.name, provenance, target.settings, folder=folder)
+    log = path.with_suffix(".jsonl")
+    measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
+    begin = time.monotonic()
+    source = _unseen(architectures, set(measured))
+    with device.reserve(f"profiling {target.name}"):
+        while networks is None or len(measured) < networks:
+            seconds = time.monotonic() - begin
+            if limit_s is not None and seconds >= limit_s:
+                break
+            room = JOB if networks is None else min(JOB, networks - len(measured))
+            job = list(islice(source, room))
+            if not job:
+                break
+            for one in _measure(device, job, target=target, provenance=provenance, effort=effort):
+                measured[one.architecture.fingerprint] = one
+                _append(log, one)
+            if on_progress is not None:
+                on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s))
+    model = fit_model(target, provenance, tuple(measured.values()))
+    model.save(path)
+    return model
+
+
+def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measurement, ...]) -> LatencyModel:
+    """Fits a latency model to the stable ones of some measurements; its held-out error is that of cross-validation.
+
+    Raises:
+        ModelError: too few of them are stable.
+    """
+    stable = [one for one in measurements if one.timing.stable]
+    if len(stable) < FEWEST:
+        raise ModelError(
+            f"a latency model needs at least {FEWEST} stable measurements, got {len(stable)} of {len(measurements)}: "
+            "measure more networks, and stop what else runs on the device"
+        )
+    block = provenance.nchwc_block
+    planned = [kernels(lower(one.architecture), nchwc_block=block) for one in stable]
+    rows = [quantities(part, nchwc_block=block) for part in planned]
+    ms = np.array([one.timing.low_ms for one in stable])
+    predicted = cross_validate(rows, ms.tolist())
+    low, high = _interval(ms / predicted)
+    return LatencyModel(
+        target=target.name,
+        settings=target.settings,
+        provenance=provenance,
+        weights=fit(rows, ms.tolist()),
+        measured=frozenset(name for part in planned for kernel in part for name in measured_as(kernel)),
+        low=low,
+        high=high,
+        held_out=accuracy(predicted, ms),
+        noise_p95=float(np.quantile([one.timing.half_difference for one in stable], 0.95)),
+        measurements=measurements,
+        basis=target.basis,
+    )
+
+
+def report(model: LatencyModel) -> dict[str, object]:
+    """What a profile is worth, as plain data."""
+    return {
+        "target": model.target,
+        "networks": len(model.measurements),
+        "device_seconds": round(sum(one.timing.device_s for one in model.measurements), 3),
+        "held_out": model.held_out.as_json(),
+        "noise_p95": model.noise_p95,
+    }
+
+
+def read_measurements(log: Path) -> Iterator[Measurement]:
+    """The measurements in a file of lines; a last line that was cut off by an interrupt is passed over."""
+    if not log.exists():
+        return
+    for line in log.read_text(encoding="utf-8").splitlines():
+        try:
+            yield Measurement.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError, NasError):
+            continue
+
+
+def _append(log: Path, measurement: Measurement) -> None:
+    line = json.dumps(measurement.as_json()) + "\n"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab+") as file:
+            if file.tell() and (file.seek(-1, 2), file.read(1))[1] != b"\n":
+                line = "\n" + line  # the line before was cut off
+            file.write(line.encode())
+    except OSError as error:
+        raise NasError(f"{log}: cannot be written ({error.strerror}); measurements before this one are kept") from error
+
+
+def _measure(
+    device: Device, job: list[Architecture], *, target: Target, provenance: Provenance, effort: Effort
+) -> Iterator[Measurement]:
+    """Measures some networks side by side; the first one's kernels are compared with what the runtime makes of it."""
+    graphs = [lower(architecture) for architecture in job]
+    models = [to_onnx(graph, random_weights(graph)) for graph in graphs]
+    optimized = device.optimize(models[0], settings=target.settings)
+    if found := check_rules(graphs[0], optimized, nchwc_block=provenance.nchwc_block):
+        raise ModelError(
+            f"ONNX Runtime {provenance.runtime} executes other kernels on {target.name!r} than the rules of the latency model "
+            f"say, so it cannot be fitted: {'; '.join(found[:3])}"
+        )
+    timings = device.measure(models, settings=target.settings, effort=effort)
+    for architecture, timing in zip(job, timings, strict=True):
+        yield Measurement(architecture, timing)
+
+
+def _unseen(architectures: Iterable[Architecture], seen: set[str]) -> Iterator[Architecture]:
+    for architecture in architectures:
+        if architecture.fingerprint not in seen:
+            seen.add(architecture.fingerprint)
+            yield architecture
+
+
+def _interval(ratios: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:
+    """The range of measured ÷ predicted that holds `COVERAGE` of unseen networks, with the margin that few of them call for."""
+    n = len(ratios)
+    tail = (1 - COVERAGE) / 2
+    high = min(1.0, np.ceil((1 - tail) * (n + 1)) / n)
+    low = max(0.0, np.floor(tail * (n + 1)) / n)
+    return (
+        float(np.quantile(ratios, low, method="inverted_cdf")),
+        float(np.quantile(ratios, high, method="inverted_cdf")),
+    )

@@ -1,0 +1,52 @@
+"""Where fitted latency models lie, and finding the one of a target."""
+
+import hashlib
+import json
+import os
+from importlib.metadata import version
+from pathlib import Path
+
+from latency import runner
+from latency.errors import ModelError
+from latency.model import LatencyModel, require_equal
+from latency.provenance import Provenance
+from latency.settings import RuntimeSettings
+from latency.target import Target
+
+
+def models_folder() -> Path:
+    """The user's folder for latency models: ``pocketnas/latency`` below the data folder of the desktop standard."""
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "pocketnas" / "latency"
+
+
+def model_path(target: str, provenance: Provenance, settings: RuntimeSettings, *, folder: Path | None = None) -> Path:
+    """The file of a target's model; another device, runtime or way of running has another one."""
+    key = json.dumps([provenance.key, settings.as_json()], sort_keys=True)
+    return (folder or models_folder()) / f"{target}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.json"
+
+
+def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
+    """The newest model of a target, without touching its device. For the host it must be this machine's, as it is now.
+
+    Raises:
+        ModelError: there is none, or it was measured elsewhere or with other settings; the message says how to make one.
+    """
+    folder = folder or models_folder()
+    found = sorted(folder.glob(f"{target.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    if not found:
+        raise ModelError(f"target {target.name!r} has no latency model yet: run `nas profile --target {target.name}`")
+    refused: ModelError | None = None
+    for path in found:
+        model = LatencyModel.load(path)
+        try:
+            require_equal(target.name, target.settings.as_json(), model.settings.as_json())
+            if target.device == "host":
+                cpu, _ = runner.cpu_facts()
+                here = {"cpu": cpu, "runtime": version("onnxruntime")}
+                require_equal(target.name, here, model.provenance.key)
+        except ModelError as error:
+            refused = refused or error
+        else:
+            return model
+    assert refused is not None
+    raise refused

@@ -1,0 +1,155 @@
+import dataclasses
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from latency.errors import DeviceError, ModelError
+from latency.fake import FakeDevice
+from latency.model import LatencyModel
+from latency.profiling import JOB, profile_target, read_measurements, report
+from latency.samples import varied_architectures
+from latency.settings import Effort
+from latency.store import load_model, model_path, models_folder
+from latency.target import load_target
+from searchspace.architecture import lower
+from tests.latency.profiled import QUICK, fake_model
+
+HOST = load_target("host")
+
+
+class CountingDevice(FakeDevice):
+    """Counts the networks it measures, and fails when it has measured `lasts`."""
+
+    def __init__(self, lasts: int = 10**6, **options: float) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.measured = 0
+        self.lasts = lasts
+
+    def measure(self, models, **options):
+        if self.measured + len(models) > self.lasts:
+            raise DeviceError("fake: the cable was pulled")
+        self.measured += len(models)
+        return super().measure(models, **options)
+
+
+def profile(folder: Path, device: FakeDevice, networks: int, seed: int = 0, **options: object) -> LatencyModel:
+    return profile_target(
+        HOST, varied_architectures(seed), networks=networks, device=device, effort=QUICK, folder=folder, **options
+    )
+
+
+def test_an_interrupted_profile_is_continued(tmp_path):
+    with pytest.raises(DeviceError, match="cable"):
+        profile(tmp_path, CountingDevice(lasts=2 * JOB), 40)
+    [log] = tmp_path.glob("*.jsonl")
+    assert len(list(read_measurements(log))) == 2 * JOB
+    device = CountingDevice()
+    model = profile(tmp_path, device, 40)
+    assert device.measured == 40 - 2 * JOB
+    assert len(model.measurements) == 40
+    assert model == profile(tmp_path / "at-once", CountingDevice(), 40)
+
+
+def test_more_networks_later_add_to_those_there_are(tmp_path):
+    profile(tmp_path, FakeDevice(), 24)
+    device = CountingDevice()
+    assert len(profile(tmp_path, device, 30, seed=5).measurements) == 30
+    assert device.measured == 6
+
+
+def test_a_line_cut_off_by_a_crash_costs_only_itself(tmp_path):
+    profile(tmp_path, FakeDevice(), 24)
+    [log] = tmp_path.glob("*.jsonl")
+    log.write_bytes(log.read_bytes()[:-100])
+    assert len(list(read_measurements(log))) == 23
+    device = CountingDevice()
+    assert len(profile(tmp_path, device, 24).measurements) == 24
+    assert device.measured == 1
+    assert len(list(read_measurements(log))) == 24
+
+
+def test_time_and_finite_networks_end_it_too(tmp_path):
+    seen = []
+    device = CountingDevice()
+    source = itertools.islice(varied_architectures(0), 20)
+    profile_target(HOST, source, limit_s=60, device=device, effort=QUICK, folder=tmp_path, on_progress=seen.append)
+    assert [progress.networks for progress in seen] == [12, 20]
+    profile_target(HOST, varied_architectures(0), limit_s=0.0, device=device, effort=QUICK, folder=tmp_path)
+    assert device.measured == 20
+
+
+def test_unstable_measurements_are_kept_but_not_fitted(tmp_path):
+    with pytest.raises(
+        ModelError, match=r"needs at least 12 stable measurements, got \d+ of 24: .*stop what else runs"
+    ):
+        profile(tmp_path, FakeDevice(noise=5.0), 24)
+    [log] = tmp_path.glob("*.jsonl")
+    assert len(list(read_measurements(log))) == 24
+
+
+def test_a_runtime_that_fuses_otherwise_is_refused(tmp_path):
+    class Unfused(FakeDevice):
+        def optimize(self, model, *, settings):
+            return model
+
+    with pytest.raises(ModelError, match="executes other kernels on 'host' than the rules"):
+        profile(tmp_path, Unfused(), 24)
+
+
+def test_the_report_has_what_the_command_promises():
+    found = json.loads(json.dumps(report(fake_model())))
+    assert set(found) >= {"target", "networks", "device_seconds", "held_out", "noise_p95"}
+    assert set(found["held_out"]) >= {"n", "within_5", "within_10", "median_error", "p95_error", "spearman"}
+    assert found["networks"] == found["held_out"]["n"] == 96
+    assert found["noise_p95"] == 0
+
+
+def test_held_out_errors_are_those_of_unseen_networks():
+    """The pretended device is not quite a sum of our quantities, so the error is small but not nothing."""
+    held_out = fake_model().held_out
+    assert 0 < held_out.median_error < 0.1
+    assert held_out.spearman > 0.98
+
+
+def test_models_are_found_by_target(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    with pytest.raises(ModelError, match="'host' has no latency model yet: run `nas profile --target host`"):
+        load_model(HOST)
+    model = fake_model()
+    path = model_path("host", model.provenance, model.settings)
+    assert path.parent == models_folder() == tmp_path / "pocketnas" / "latency"
+    model.save(path)
+    with pytest.raises(ModelError, match="measured with cpu 'pretended'"):
+        load_model(HOST)  # the pretended device is not this machine
+    elsewhere = dataclasses.replace(HOST, device="board")
+    assert load_model(elsewhere) == model
+    threads = dataclasses.replace(elsewhere, settings=dataclasses.replace(HOST.settings, threads=2))
+    with pytest.raises(ModelError, match="threads"):
+        load_model(threads)
+    assert model_path("host", model.provenance, threads.settings) != path
+
+
+def test_varied_architectures_repeat_under_a_seed_and_have_every_kind_of_block():
+    first = list(itertools.islice(varied_architectures(0), 200))
+    assert first == list(itertools.islice(varied_architectures(0), 200))
+    assert first != list(itertools.islice(varied_architectures(1), 200))
+    kinds = {block.kind for architecture in first for block in architecture.blocks}
+    assert kinds == {"conv", "separable", "uib", "fused", "fire", "mqa", "pool"}
+    assert {architecture.head.kind for architecture in first} == {"classic", "mobilenet", "nin"}
+    assert len({architecture.fingerprint for architecture in first}) == 200
+    for architecture in first:
+        assert lower(architecture).macs > 0
+
+
+def test_effort_is_passed_on(tmp_path):
+    model = profile_target(
+        HOST,
+        varied_architectures(0),
+        networks=12,
+        device=FakeDevice(),
+        effort=Effort(processes=3, slices=5),
+        folder=tmp_path,
+    )
+    assert {len(one.timing.slices) for one in model.measurements} == {15}
