@@ -48,7 +48,7 @@ class _Sampler:
         blocks: list[Block] = [stem]
         cin, pixels = stem.cout, self.resolution // stem.stride
         kinds = self.source.sample(("separable", "uib", "uib", "fused", "fire", "attention"), 3)
-        for width in (24, 40, 80, 128, 192)[: self.source.randint(3, 5)]:
+        for width in (24, 40, 80, 128, 192, 320)[: self.source.randint(3, 6)]:
             stride = 2 if pixels >= 8 else 1
             cout = self._width(width)
             for index in range(self.source.randint(1, 3)):
@@ -129,7 +129,7 @@ class _Sampler:
         match self.source.choice(("classic", "classic", "mobilenet", "nin")):
             case "mobilenet":
                 return MobileNetHead(
-                    hidden=self._width(640), norm=self.source.random() < 0.5, activation=self.activation
+                    hidden=self._width(960), norm=self.source.random() < 0.5, activation=self.activation
                 )
             case "nin":
                 return NinHead()
