@@ -16,10 +16,10 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 ``refetched``  weights read again for each row, because a group of output blocks has more than the first-level cache
 ``spilled``    numbers read and written beyond the second-level cache
 ``add``        numbers of the residual that is added
-``unfold``     numbers copied to turn a plain convolution into a matrix product
+``unfold``     numbers copied to turn a plain convolution into a matrix product (``gather``: one by one, for a stride)
 =============  ==================================================================================================
 
-and ``activation NAME:out`` for fused activations that take more than clamping.
+and ``activation NAME:out`` for fused activations other than ReLU.
 """
 
 from collections.abc import Iterable, Iterator
@@ -31,7 +31,7 @@ COLUMNS = 6  # outputs of a row that they compute together, at most
 PRODUCT_ROWS, PRODUCT_COLUMNS = 12, 16  # tile of a plain matrix product
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
-CLAMPS = ("", "Relu", "Clip")  # activations that cost nothing noticeable
+FREE = ("", "Relu")  # activations that the inner loop does on its way; others are one more pass over the output
 
 
 def kind(kernel: Kernel) -> str:
@@ -50,7 +50,7 @@ def measured_as(kernel: Kernel) -> tuple[str, ...]:
     name = kind(kernel)
     if kernel.kernel > 1 and kernel.op == "Conv":
         name = f"{name} {kernel.kernel}×{kernel.kernel}"
-    if kernel.activation in CLAMPS:
+    if kernel.activation in FREE:
         return (name,)
     return (name, f"activation {kernel.activation}")
 
@@ -70,7 +70,7 @@ def quantities(kernels: Iterable[Kernel], *, nchwc_block: int) -> dict[str, floa
             if value:
                 key = f"{prefix}:{term}"
                 total[key] = total.get(key, 0.0) + value
-        if kernel.activation not in CLAMPS:
+        if kernel.activation not in FREE:
             key = f"activation {kernel.activation}:out"
             total[key] = total.get(key, 0.0) + kernel.shape.values
     return total
@@ -126,7 +126,7 @@ def _plain_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
     if kernel.groups > 1:
         yield "calls", kernel.groups
     if kernel.kernel > 1 or kernel.stride > 1:
-        yield "unfold", outputs * kernel.source.channels * kernel.kernel**2
+        yield "unfold" if kernel.stride == 1 else "gather", outputs * kernel.source.channels * kernel.kernel**2
     if kernel.add:
         yield "add", kernel.shape.values
 
