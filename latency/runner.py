@@ -85,9 +85,6 @@ def emit(event: str, **fields: object) -> None:
     sys.stdout.flush()
 
 
-# ------------------------------------------------------------------------------------------------------- the machine
-
-
 def read_text(path: str) -> str | None:
     """A small system file's text, or None where there is none or it may not be read."""
     try:
@@ -158,9 +155,6 @@ def pin(affinity: str | list[int], threads: int) -> list[int] | None:
     return sorted(cores)
 
 
-# ---------------------------------------------------------------------------------------------------------- sessions
-
-
 def session_options(settings: Job) -> Any:
     """ONNX Runtime's options for `settings`: nodes one after another; threads that wait do not spin after a run."""
     import onnxruntime
@@ -218,7 +212,8 @@ class Network:
         self.session = open_session(path, settings)
         self.run = self.session.run_with_iobinding
         self.binding = self._bind()
-        self.watched = settings["provider"] == "cpu" and settings["threads"] == 1  # else it waits by itself
+        alone = settings["provider"] == "cpu" and settings["threads"] == 1  # otherwise the thread waits of itself
+        self.watched = alone and time.get_clock_info("thread_time").resolution < 1e-6
         self.slices: list[list[int]] = []
         self.probes: list[int] = []
         self.spent_ns = 0
@@ -278,9 +273,6 @@ class Network:
         if len(self.slices) < effort["slices"]:
             return False
         return half_difference(self.slices, self.probes) <= float(effort["tolerance"])
-
-
-# ------------------------------------------------------------------------------------------------------------- modes
 
 
 def measure(folder: Path, job: Job) -> dict[str, object]:
