@@ -1,12 +1,14 @@
 """How good a network is on one split."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
-from nas.data import Data, Split
-from nas.data.batches import Batches
+from nas.checkpoint import Checkpoint
+from nas.data import Batches, Data, Split
+from nas.errors import DataError
 from searchspace.network import Network
 
 
@@ -41,3 +43,25 @@ def evaluate(network: Network, split: Split, data: Data, *, batch_size: int = 25
         right += (logits.argmax(1) == labels).sum()
     network.train(was_training)
     return Evaluation(accuracy=right.item() / len(split), loss=loss.item() / len(split), images=len(split))
+
+
+def as_trained(data: Data, checkpoint: Checkpoint) -> Data:
+    """The data with images normalised as when the network was trained.
+
+    Raises:
+        DataError: the data's classes, channels or resolution are not the network's.
+    """
+    architecture = checkpoint.architecture
+    if (data.channels, data.resolution) != (architecture.channels, architecture.resolution):
+        raise DataError(
+            f"{data.name}: images of {architecture.resolution} px and {architecture.channels} channels are needed, "
+            f"got {data.resolution} px and {data.channels}"
+        )
+    if data.classes != checkpoint.classes and (checkpoint.classes or len(data.classes) != architecture.classes):
+        wanted = _some(checkpoint.classes) if checkpoint.classes else f"{architecture.classes} of them"
+        raise DataError(f"{data.name}: the classes must be the network's, {wanted}, got {_some(data.classes)}")
+    return dataclasses.replace(data, mean=checkpoint.data.mean, std=checkpoint.data.std)
+
+
+def _some(classes: tuple[str, ...]) -> str:
+    return ", ".join(classes[:5]) + (f" … ({len(classes)})" if len(classes) > 5 else "")

@@ -6,6 +6,10 @@ from nas.data import Data, Split
 from searchspace.architecture import Architecture
 from searchspace.blocks import UIB, ClassicHead, Conv, Fire
 
+torch.set_num_threads(
+    1
+)  # what is trained here is too small to be shared: on busy cores two threads take many times longer
+
 RESOLUTION, CLASSES = 8, ("left", "right", "top")
 
 

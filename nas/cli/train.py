@@ -1,0 +1,276 @@
+"""`nas train`, `nas evaluate` and `nas export`: one network, from images to a file that can be shipped."""
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli.console import Json, Seed, app, note, progress_bar, show_json, stdout
+
+if TYPE_CHECKING:
+    from nas.checkpoint import Checkpoint
+    from nas.data import Data
+    from nas.recipe import Recipe
+    from nas.run import Run
+    from searchspace.architecture import Architecture
+
+DataOption = Annotated[str, typer.Option("--data", help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of leaving them out.")]
+WidthMultiplier = Annotated[float, typer.Option("--width-multiplier", help="α of a reference.")]
+
+
+@app.command()
+def train(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name, architecture file or checkpoint.")],
+    data: DataOption = "digits",
+    epochs: Annotated[float | None, typer.Option(help="Passes through the data; by default the recipe's.")] = None,
+    recipe: Annotated[str, typer.Option(help="Name of a shipped recipe (brief, full), or a YAML file.")] = "full",
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Leave a checkpoint's weights out, take its architecture only.")
+    ] = False,
+    width_multiplier: WidthMultiplier = 1.0,
+    resolution: Annotated[
+        int | None, typer.Option(min=1, help="Pixels a side; by default the file's or the data's.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of torch; by default what is fastest, tried out at the start of the run.")
+    ] = None,
+    strict: Strict = False,
+    seed: Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
+    json: Json = False,
+) -> None:
+    """Train a network; what was interrupted goes on by the same command.
+
+    A checkpoint's weights are the start, and its classifier begins anew if the data has other classes.
+
+    Example: [bold]nas train mobilenet_v4_conv_s --data photos/ --resolution 96 --epochs 60[/]
+    """
+    import torch
+
+    from nas.checkpoint import save_checkpoint
+    from nas.evaluation import evaluate
+    from nas.run import open_run
+    from nas.training import train as train_network
+
+    how = _recipe(recipe, epochs)
+    images, start = _data_and_start(
+        arch,
+        data,
+        resolution=resolution,
+        width_multiplier=width_multiplier,
+        scratch=from_scratch,
+        strict=strict,
+        seed=seed,
+    )
+    architecture = _architecture(start)
+    request = {"architecture": architecture.fingerprint, "data": images.fingerprint, "seed": seed, **how.to_dict()}
+    folder = out or Path("runs") / f"train-{images.name}-{Path(arch).stem}"
+    with open_run(folder, kind="train", request=request) as run:
+        torch.set_num_threads(_threads(run, architecture, how, threads))
+        with progress_bar("training") as bar:
+            result = train_network(start, images, how, seed=seed, state_file=run.file("state.pt"), on_progress=bar)
+        judged = evaluate(result.checkpoint.network(), images.test, images)
+        metrics = {**result.checkpoint.metrics, "test_accuracy": judged.accuracy, "test_loss": judged.loss}
+        path = run.file("network.pt")
+        save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
+        report = {
+            "run": str(folder),
+            "checkpoint": str(path),
+            "accuracy": judged.accuracy,
+            "loss": judged.loss,
+            "validation_accuracy": result.accuracy,
+            "validation_loss": result.loss,
+            "epochs": result.images / len(images.train),
+            "images": result.images,
+            "seconds": result.seconds,
+            "images_per_second": result.images_per_second,
+            "curve": [dataclasses.asdict(look) for look in result.curve],
+        }
+        run.write_json("result.json", report)
+    if json:
+        show_json(report)
+        return
+    stdout.print(
+        f"accuracy {judged.accuracy:.1%} on {judged.images} test images (validation: {result.accuracy:.1%}) "
+        f"after {report['epochs']:.3g} epochs at {result.images_per_second:,.0f} images/s"
+    )
+    stdout.print(f"checkpoint: {path}")
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.pt).")],
+    data: DataOption = "digits",
+    strict: Strict = False,
+    seed: Annotated[
+        int | None,
+        typer.Option("--seed", help="Draws the test split where the data has none; by default the training's."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Accuracy of a checkpoint on the test split, images normalised as in its training.
+
+    Example: [bold]nas evaluate runs/train-photos-mobilenet_v4_conv_s/network.pt --data photos/[/]
+    """
+    from nas.checkpoint import load_checkpoint
+    from nas.evaluation import as_trained
+    from nas.evaluation import evaluate as judge
+
+    loaded = load_checkpoint(checkpoint)
+    images = as_trained(_data_of(loaded, data, strict=strict, seed=seed), loaded)
+    result = judge(loaded.network(), images.test, images)
+    if json:
+        show_json(dataclasses.asdict(result))
+        return
+    stdout.print(f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.images} test images")
+
+
+@app.command()
+def export(
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Checkpoint; or name or file of an architecture.")],
+    format: Annotated[str, typer.Option("--format", help="What kind of file: onnx.")] = "onnx",  # noqa: A002
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to; by default named after ARCH, in this folder.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Judge the exported file on this data's test split, and compare on it.")
+    ] = None,
+    batch: Annotated[str, typer.Option(help="Images per run of the exported network: a number, or any.")] = "1",
+    width_multiplier: WidthMultiplier = 1.0,
+    resolution: Annotated[int | None, typer.Option(min=1, help="Pixels a side.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Outputs of a reference.")] = None,
+    channels: Annotated[int | None, typer.Option(min=1, help="Channels of a reference's input.")] = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Write a deployable file, after running it beside the network it is made from.
+
+    Example: [bold]nas export runs/train-photos-mobilenet_v4_conv_s/network.pt --format onnx -o photos.onnx[/]
+    """
+    from nas import deployment
+    from nas.arch import load_architecture
+    from nas.checkpoint import load_checkpoint
+    from nas.errors import ExportError
+    from nas.evaluation import as_trained
+
+    if format not in deployment.FORMATS:
+        raise ExportError(f"--format must be one of {', '.join(deployment.FORMATS)}, got {format!r}")
+    images_per_run = _batch(batch)
+    architecture = load_architecture(
+        arch, width_multiplier=width_multiplier, resolution=resolution, classes=classes, channels=channels
+    )
+    trained = arch.endswith(".pt")
+    if trained:
+        checkpoint = load_checkpoint(Path(arch))
+    else:
+        checkpoint = deployment.random_checkpoint(architecture, seed=seed)
+        note(f"{arch} has no weights: random ones from seed {seed} are exported")
+    images = None if data is None else as_trained(_data_of(checkpoint, data, strict=False, seed=None), checkpoint)
+    compared = (
+        deployment.noise(checkpoint.architecture, images=16, seed=seed)
+        if images is None
+        else deployment.first_images(images.test, images)
+    )
+    path = output or Path(f"{Path(arch).stem}.{format}")
+    done = deployment.FORMATS[format](checkpoint, path, images=compared, batch=images_per_run)
+    if images is not None:
+        accuracy = deployment.accuracy(path.read_bytes(), images.test, images)
+    else:
+        accuracy = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
+    report = {**dataclasses.asdict(done), "accuracy": accuracy, "weights": "trained" if trained else "random"}
+    if json:
+        show_json(report)
+        return
+    said = "" if accuracy is None else f", accuracy {accuracy:.1%}"
+    stdout.print(
+        f"{path}: {done.bytes:,} bytes{said}; logits differ by at most {done.max_abs_diff:.2g} from the checkpoint's"
+    )
+
+
+def _recipe(source: str, epochs: float | None) -> "Recipe":
+    from nas.recipe import load_recipe
+
+    recipe = load_recipe(source)
+    return recipe if epochs is None else dataclasses.replace(recipe, epochs=epochs, images=None)
+
+
+def _threads(run: "Run", architecture: "Architecture", recipe: "Recipe", wanted: int | None) -> int:
+    """As many as when the run was started: another number would round differently."""
+    from nas.threads import fastest_threads
+
+    kept = run.read_json("machine.json")
+    if wanted is None and kept is not None:
+        return int(kept["threads"])
+    threads = fastest_threads(architecture, recipe) if wanted is None else wanted
+    run.write_json("machine.json", {"threads": threads})
+    return threads
+
+
+def _data_and_start(
+    arch: str,
+    source: str,
+    *,
+    resolution: int | None,
+    width_multiplier: float,
+    scratch: bool,
+    strict: bool,
+    seed: int,
+) -> "tuple[Data, Architecture | Checkpoint]":
+    """Images, and the network that fits them: classes and channels are the data's, the resolution is the file's unless given."""
+    from nas.arch import load_architecture
+    from nas.checkpoint import load_checkpoint
+    from nas.transfer import adapt
+    from searchspace.references import REFERENCES
+
+    architecture = load_architecture(arch, width_multiplier=width_multiplier)
+    if arch.endswith(".pt") and not scratch:
+        checkpoint = load_checkpoint(Path(arch))
+        wanted = architecture.resolution if resolution is None else resolution
+        images = _load(source, resolution=wanted, channels=architecture.channels, strict=strict, seed=seed)
+        return images, adapt(checkpoint, images, seed=seed)
+    if resolution is None and arch not in REFERENCES:
+        resolution = architecture.resolution
+    images = _load(source, resolution=resolution, channels=None, strict=strict, seed=seed)
+    fitted = dataclasses.replace(
+        architecture, resolution=images.resolution, classes=len(images.classes), channels=images.channels
+    )
+    return images, fitted
+
+
+def _architecture(start: "Architecture | Checkpoint") -> "Architecture":
+    from nas.checkpoint import Checkpoint
+
+    return start.architecture if isinstance(start, Checkpoint) else start
+
+
+def _data_of(checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int | None) -> "Data":
+    """Images as the checkpoint's network takes them, divided as for its training (or by another seed)."""
+    drawn_by = checkpoint.metrics.get("seed", 0) if seed is None else seed
+    architecture = checkpoint.architecture
+    return _load(
+        source, resolution=architecture.resolution, channels=architecture.channels, strict=strict, seed=int(drawn_by)
+    )
+
+
+def _load(source: str, *, resolution: int | None, channels: int | None, strict: bool, seed: int) -> "Data":
+    from nas.data import load_data
+
+    with progress_bar("reading images") as bar:
+        data = load_data(source, resolution=resolution, channels=channels, strict=strict, seed=seed, progress=bar)
+    for remark in data.notes:
+        note(remark)
+    if data.skipped:
+        note(f"{len(data.skipped)} damaged images were left out, the first: {data.skipped[0]}")
+    return data
+
+
+def _batch(text: str) -> int | None:
+    from nas.errors import ExportError
+
+    if text == "any":
+        return None
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise ExportError(f"--batch must be a number from 1, or any; got {text!r}")

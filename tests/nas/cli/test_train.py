@@ -1,0 +1,133 @@
+"""`nas train`, `evaluate` and `export` on the command line: the contract's keys, exit codes, one line for what is wrong."""
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.cli import main
+from nas.deployment import random_checkpoint
+from tests.nas.learning import small
+
+
+class Shell:
+    """Runs `nas` in this process, in an empty folder."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.capsys, self.monkeypatch = capsys, monkeypatch
+
+    def __call__(self, *arguments: object) -> tuple[int, str, str]:
+        self.monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
+        code = 0
+        try:
+            main()
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        out, err = self.capsys.readouterr()
+        return code, out, err
+
+    def json(self, *arguments: object) -> dict[str, Any]:
+        code, out, err = self(*arguments, "--json")
+        assert code == 0, err
+        result: dict[str, Any] = json.loads(out)
+        return result
+
+    def error(self, *arguments: object) -> str:
+        code, out, err = self(*arguments)
+        assert (code, out) == (2, "")
+        (line,) = [line for line in err.splitlines() if line.startswith("error:")]
+        return line
+
+
+@pytest.fixture
+def nas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shell]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    before = signal.getsignal(signal.SIGTERM)
+    Path("small.json").write_text(small().to_json())
+    yield Shell(capsys, monkeypatch)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_train_evaluate_export_agree(nas: Shell) -> None:
+    train = ("train", "small.json", "--data", "digits", "--epochs", 3, "--threads", 1, "--out", "run")
+    trained = nas.json(*train)
+    assert {"checkpoint", "accuracy", "epochs", "images_per_second"} <= trained.keys()
+    assert trained["epochs"] == pytest.approx(3, abs=0.05)
+    assert trained["accuracy"] > 0.3
+    judged = nas.json("evaluate", trained["checkpoint"], "--data", "digits")
+    assert judged == {"accuracy": trained["accuracy"], "loss": trained["loss"], "images": judged["images"]}
+    exported = nas.json("export", trained["checkpoint"], "--format", "onnx", "-o", "small.onnx", "--data", "digits")
+    assert exported["accuracy"] == trained["accuracy"]
+    assert exported["bytes"] == Path("small.onnx").stat().st_size
+    assert exported["max_abs_diff"] < 1e-4
+    assert exported["weights"] == "trained"
+
+    before = Path(trained["checkpoint"]).read_bytes()
+    assert nas.json(*train) == trained, "the same command did not give the same result"
+    assert Path(trained["checkpoint"]).read_bytes() == before
+    assert "was started with epochs 3.0, now 4.0" in nas.error(*train, "--epochs", 4)
+
+    code, out, _ = nas("train", trained["checkpoint"], "--epochs", 1, "--threads", 1, "--recipe", "brief")
+    assert code == 0
+    assert "test images" in out
+    assert load_checkpoint(Path("runs/train-digits-network/network.pt")).metrics["accuracy"] > trained["accuracy"] - 0.2
+
+
+def test_a_checkpoint_is_trained_from_its_weights_unless_told(nas: Shell) -> None:
+    save_checkpoint(Path("start.pt"), random_checkpoint(small(), seed=4))
+    Path("none.yaml").write_text("images: 2\nbatch_size: 2\nlr: 1e-12\n")
+    weights = {}
+    for name, options in (("kept", ()), ("scratch", ("--from-scratch",))):
+        result = nas.json("train", "start.pt", "--recipe", "none.yaml", "--threads", 1, "--out", name, *options)
+        weights[name] = load_checkpoint(Path(result["checkpoint"])).state["blocks.0.conv.weight"]
+    start = load_checkpoint(Path("start.pt")).state["blocks.0.conv.weight"]
+    assert weights["kept"].allclose(start, atol=1e-6)
+    assert not weights["scratch"].allclose(start, atol=1e-2)
+
+
+def test_export_without_weights_says_so(nas: Shell) -> None:
+    code, out, err = nas("export", "small.json", "--json")
+    assert code == 0
+    assert "no weights: random ones from seed 0" in err
+    assert json.loads(out).items() >= {"path": "small.onnx", "format": "onnx", "accuracy": None}.items()
+
+
+@pytest.mark.parametrize("batch", ["3", "any"])
+def test_exported_batches(nas: Shell, batch: str) -> None:
+    import onnx
+
+    nas.json("export", "small.json", "--batch", batch, "-o", "batched.onnx")
+    first = onnx.load("batched.onnx").graph.input[0].type.tensor_type.shape.dim[0]
+    assert first.dim_value == 3 if batch == "3" else first.dim_param == "batch"
+
+
+def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "other.pt", random_checkpoint(small()))
+    assert "--format must be one of onnx, got 'tflite'" in nas.error("export", "small.json", "--format", "tflite")
+    assert "--batch must be a number from 1, or any; got '0'" in nas.error("export", "small.json", "--batch", "0")
+    assert "none.pt" in nas.error("evaluate", "none.pt")
+    assert "classes must be the network's, 3 of them, got 0, 1" in nas.error("evaluate", "other.pt")
+    Path("cut.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:999])
+    assert "cut short" in nas.error("evaluate", "cut.pt")
+    assert "unknown key 'epoch'" in _with_recipe(nas, "epoch: 3")
+    assert "lower it" in _with_recipe(nas, "epochs: 3\nlr: 1e18\nwarm_up: 0")
+    assert "epochs must be above 0" in nas.error("train", "small.json", "--epochs", "0")
+    assert "no such file or folder" in nas.error("train", "small.json", "--data", "nowhere")
+
+
+def _with_recipe(nas: Shell, text: str) -> str:
+    Path("recipe.yaml").write_text(text)
+    return nas.error("train", "small.json", "--recipe", "recipe.yaml", "--threads", 1)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "export"])
+def test_help_has_an_example(nas: Shell, command: str) -> None:
+    code, out, _ = nas(command, "--help")
+    assert code == 0
+    assert f"nas {command} " in out.partition("Example:")[2]
