@@ -7,7 +7,7 @@ OUT ?= runs/search
 .PHONY: search test test-all check setup clean
 
 search: $(VENV)/.installed
-	$(BIN)/nas search --target host --data digits --out $(OUT)
+	$(BIN)/nas search --target host --data digits --trials 16 --out $(OUT)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow" -n auto

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from nas.search import SearchResult
     from searchspace.space import Space
 
-SMALLEST_PX = 16  # smaller images are enlarged to this where the space leaves the resolution to the data
-
 
 @app.command()
 def search(
@@ -69,8 +67,6 @@ def search(
     with progress_bar("reading images") as bar:
         wanted = resolution or where.resolution or (drawn_from.resolution[0] if drawn_from.resolution else None)
         images = load_data(data, resolution=wanted, seed=seed, strict=strict, progress=bar)
-        if wanted is None and images.resolution < SMALLEST_PX:
-            images = load_data(data, resolution=SMALLEST_PX, seed=seed, strict=strict, progress=bar)
     for remark in images.notes:
         note(remark)
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
