@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,14 @@ class Run:
             StudyError: the file is damaged.
         """
         return _read_json(self.file(name))
+
+    def once(self, name: str, choose: Callable[[], Any]) -> Any:
+        """What `choose` gave the first time it was asked in this run, so that a resumed run does as the first one did."""
+        choices = self.read_json("choices.json") or {}
+        if name not in choices:
+            choices[name] = choose()
+            self.write_json("choices.json", choices)
+        return choices[name]
 
 
 @contextlib.contextmanager

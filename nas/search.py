@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
+
 from latency.device import Device
 from latency.settings import RuntimeSettings
 from nas.candidates import CandidateTrainer
@@ -36,7 +38,9 @@ from nas.study import (
     rung_agreement,
 )
 from nas.survey import Survey, survey
+from nas.threads import fastest_threads
 from searchspace.architecture import Architecture
+from searchspace.sampling import FixedSuggest
 from searchspace.space import Space
 
 STUDY = "search"
@@ -149,6 +153,7 @@ def run_search(
     url = settings.storage or f"sqlite:///{run.file('study.db')}"
     study = open_study(url, STUDY, seed=settings.seed, identity=identity)
     prepare(study, surveyed, budget_ms=budget_ms, local=settings.storage is None)
+    torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
     problem = Problem(space, model.predict, budget_ms, trainer, len(settings.ladder))
     run_trials(study, problem, trials=settings.trials, on_progress=lambda state: _tell(state, events))
     ending = _Ending(run, data, trainer, device, runtime, settings, events)
@@ -232,13 +237,9 @@ class _Ending:
 def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) -> float:
     """The budget in milliseconds: the one asked for if it can be met, else one that is chosen once for the run."""
     if asked_ms is None:
-        chosen = run.read_json("budget.json")
-        if chosen is not None:
-            return float(chosen["budget_ms"])
-        budget_ms = float(f"{surveyed.quantile_ms(DEFAULT_BUDGET_SHARE):.2g}")
-        run.write_json("budget.json", {"budget_ms": budget_ms})
-        events.note(f"no budget was given: {budget_ms:g} ms it is, about the median of the space on this target")
-        return budget_ms
+        chosen: float = run.once("budget_ms", lambda: float(f"{surveyed.quantile_ms(DEFAULT_BUDGET_SHARE):.2g}"))
+        events.note(f"no budget was given: {chosen:g} ms it is, about the median of the space on this target")
+        return chosen
     if surveyed.fastest_ms > asked_ms:
         raise BudgetError(
             f"the budget must be one that some network of the space meets, got {asked_ms:g} ms; "
@@ -246,10 +247,13 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
         )
     share = surveyed.feasible_share(asked_ms)
     if share < 0.01:
-        events.note(
-            f"only {share:.1%} of random networks meet {asked_ms:g} ms: the search starts from the fastest known"
-        )
+        events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
+
+
+def _typical(space: Space, surveyed: Survey) -> Architecture:
+    """A network of median latency."""
+    return space.sample(FixedSuggest(surveyed.answers[len(surveyed.answers) // 2]))
 
 
 def _tell(state: Progress, events: Events) -> None:

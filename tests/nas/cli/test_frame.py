@@ -1,0 +1,131 @@
+"""The frame of the command line: quick to start, one line for wrong input, exit codes, nothing but JSON on stdout."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[3]
+
+
+def nas(*arguments: str, home: Path, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """Run the command line as a user would, with a home of its own."""
+    environment = {
+        **os.environ,
+        "XDG_DATA_HOME": str(home / "data"),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "COLUMNS": "200",
+    }
+    code = "from nas.cli import main; main()"
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+    )
+    if check is not None:
+        assert process.returncode == check, process.stderr
+    return process
+
+
+def refused(*arguments: str, home: Path) -> str:
+    """The one line that a wrong input gets."""
+    process = nas(*arguments, home=home, check=2)
+    assert process.stdout == ""
+    assert "Traceback" not in process.stderr
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    return line
+
+
+def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom nas.cli import main\ntry:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'optuna', 'onnx', 'onnxruntime', 'sklearn', 'scipy', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code, "--help"], capture_output=True, text=True, cwd=ROOT, check=True, timeout=60
+    )
+    for command in (
+        "search",
+        "show",
+        "train",
+        "evaluate",
+        "export",
+        "import",
+        "predict",
+        "measure",
+        "profile",
+        "targets",
+    ):
+        assert f" {command} " in process.stdout
+    assert "heavy: []" in process.stdout
+
+
+@pytest.mark.parametrize("package", ["searchspace", "latency"])
+def test_packages_are_light(package: str) -> None:
+    heavy = {"searchspace": "{'torch', 'onnx', 'optuna'}", "latency": "{'torch', 'optuna'}"}[package]
+    modules = [
+        path.stem
+        for path in (ROOT / package).glob("*.py")
+        if path.stem not in ("__init__", "network", "onnx_graph", "runner")
+    ]
+    code = f"import sys\nimport {', '.join(f'{package}.{name}' for name in modules)}\nprint({heavy} & set(sys.modules))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert out.strip() == "set()"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    source = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for index in range(20):
+            pixels = source.integers(0, 255, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{index}.png")
+    return tmp_path / "images"
+
+
+def test_wrong_input_to_search_is_one_line_and_exit_code_2(tmp_path: Path, images: Path) -> None:
+    out = str(tmp_path / "run")
+    assert "'pixle'" in refused("search", "--target", "pixle", home=tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("search", "--data", str(tmp_path / "empty"), "--out", out, home=tmp_path)
+    (images / "dog").rename(tmp_path / "dog")
+    assert "class" in refused("search", "--data", str(images), "--out", out, home=tmp_path)
+    (tmp_path / "dog").rename(images / "dog")
+    (images / "cat" / "3.png").write_bytes(b"\x89PNG damaged")
+    assert "3.png" in refused("search", "--data", str(images), "--strict", "--out", out, home=tmp_path)
+    space = tmp_path / "space.yaml"
+    space.write_text(
+        "{format: 1, resolution: 2, stages: [{depth: 1, width: 8, stride: 2, blocks: {conv: {}}}], stem: {width: 8}}"
+    )
+    assert "exceeds 2 px" in refused("search", "--space", str(space), home=tmp_path)
+    assert "--budget-ms must be above 0" in refused("search", "--budget-ms", "-1", home=tmp_path)
+    assert "rungs must be whole numbers" in refused("search", "--rungs", "5000,many", home=tmp_path)
+    assert not Path(out).exists()
+
+
+def test_an_architecture_file_with_an_unknown_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "net.json").write_text('{"format": 1, "blocks": [], "head": {"head": "nin"}, "depth": 3}')
+    line = refused("show", str(tmp_path / "net.json"), home=tmp_path)
+    assert "net.json" in line
+    assert "unknown key 'depth'" in line
+
+
+def test_a_target_without_model_says_how_to_make_one(tmp_path: Path) -> None:
+    assert "run `nas profile --target host`" in refused("predict", "mobilenet_v2", home=tmp_path)
+    answer = json.loads(nas("targets", "--json", home=tmp_path).stdout)
+    assert answer["targets"][0]["name"] == "host"
+    assert answer["targets"][0]["ready"] is False
+
+
+def test_unknown_options_are_refused_in_one_line(tmp_path: Path) -> None:
+    assert "--bugdet-ms" in refused("search", "--bugdet-ms", "3", home=tmp_path)

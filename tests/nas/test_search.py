@@ -1,0 +1,173 @@
+"""The whole search on real images and a pretended device: what it promises of its front, its files and its resumption."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+from latency.fake import FakeDevice
+from latency.settings import RuntimeSettings
+from nas.checkpoint import load_checkpoint
+from nas.data import Data, load_data
+from nas.deployment import first_images
+from nas.errors import BudgetError, StudyError
+from nas.fidelity import Fidelity
+from nas.finalists import pareto_front
+from nas.run import Run, open_run
+from nas.search import SearchResult, SearchSettings, run_search
+from searchspace.architecture import Architecture, lower
+from searchspace.space import parse_space
+
+SPACE = parse_space(
+    """
+    format: 1
+    stem: {width: [8, 16], stride: 1}
+    stages:
+      - {depth: [1, 2], width: [16, 24], stride: 2, blocks: {uib: {expansion: [2, 4]}, fire: {bypass: [none, conv]}}}
+    head: {kind: classic, features: [32, 64]}
+    """
+)
+SETTINGS = SearchSettings(
+    trials=6, finalists=3, ladder=(Fidelity(images=256), Fidelity(images=512)), final_epochs=0.5, seed=1
+)
+
+
+@dataclass(frozen=True)
+class Guess:
+    ms: float
+
+    @property
+    def low_ms(self) -> float:
+        return self.ms * 0.95
+
+    @property
+    def high_ms(self) -> float:
+        return self.ms * 1.05
+
+
+class Model:
+    """Knows what the pretended device roughly takes."""
+
+    def predict(self, architecture: Architecture) -> Guess:
+        graph = lower(architecture)
+        return Guess(0.02 + 0.0015 * len(graph) + 3e-8 * graph.macs)
+
+
+class Silence:
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        assert total is None or 0 <= done <= total
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    return load_data("digits", cache=tmp_path_factory.mktemp("cache"))
+
+
+def search(
+    folder: Path, data: Data, settings: SearchSettings = SETTINGS, events: Silence | None = None
+) -> SearchResult:
+    space = SPACE.adapt(channels=1, classes=10, resolution=data.resolution)
+    threads = torch.get_num_threads()
+    with open_run(folder, kind="search", request={"budget_ms": settings.budget_ms}) as run:
+        try:
+            return run_search(
+                run,
+                space=space,
+                data=data,
+                device=FakeDevice(),
+                runtime=RuntimeSettings(),
+                model=Model(),
+                settings=settings,
+                events=events or Silence(),
+            )
+        finally:
+            torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def found(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SearchResult]:
+    folder = tmp_path_factory.mktemp("run")
+    return folder, search(folder, digits)
+
+
+def test_the_front_is_trained_measured_and_not_dominated(found: tuple[Path, SearchResult]) -> None:
+    _, result = found
+    assert result.outcomes["complete"] + result.outcomes.get("pruned", 0) == SETTINGS.trials
+    assert len(result.finalists) >= SETTINGS.finalists
+    assert list(result.front) == pareto_front(result.finalists)
+    for finalist in result.finalists:
+        assert finalist.latency_ms > 0
+        assert finalist.tried.low_ms <= result.budget_ms
+        assert load_checkpoint(finalist.checkpoint).metrics["accuracy"] == finalist.accuracy
+    if result.best is not None:
+        assert result.best.latency_ms <= result.budget_ms
+
+
+def test_every_exported_file_predicts_as_its_checkpoint(found: tuple[Path, SearchResult], digits: Data) -> None:
+    _, result = found
+    images = first_images(digits.test, digits, images=8)
+    for finalist in result.finalists:
+        session = onnxruntime.InferenceSession(finalist.onnx)
+        logits = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
+        with torch.inference_mode():
+            wanted = load_checkpoint(finalist.checkpoint).network()(images).numpy()
+        assert np.abs(logits - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_the_same_request_again_trains_nothing_and_finds_the_same(
+    found: tuple[Path, SearchResult], digits: Data
+) -> None:
+    folder, result = found
+    files = {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")}
+    again = search(folder, digits)
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == files
+    assert again.outcomes == result.outcomes
+    assert [one.tried.architecture for one in again.finalists] == [one.tried.architecture for one in result.finalists]
+
+
+def test_more_trials_keep_what_was_trained(found: tuple[Path, SearchResult], digits: Data) -> None:
+    folder, _ = found
+    before = set((folder / "candidates").iterdir())
+    more = search(folder, digits, dataclasses.replace(SETTINGS, trials=8))
+    assert before < set((folder / "candidates").iterdir())
+    assert more.outcomes["complete"] + more.outcomes.get("pruned", 0) == 8
+
+
+def test_same_seed_same_search(found: tuple[Path, SearchResult], digits: Data, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    first = search(tmp_path / "one", digits, dataclasses.replace(SETTINGS, trials=2, finalists=1))
+    second = search(tmp_path / "other", digits, dataclasses.replace(SETTINGS, trials=2, finalists=1))
+    assert [(one.tried.architecture, one.accuracy) for one in first.finalists] == [
+        (one.tried.architecture, one.accuracy) for one in second.finalists
+    ]
+
+
+def test_a_budget_nothing_meets_names_the_fastest(digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"got 1e-05 ms; the fastest found is predicted at 0\.0\d+ ms"):
+        search(tmp_path, digits, dataclasses.replace(SETTINGS, budget_ms=1e-5))
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_without_a_budget_one_is_chosen_said_and_kept(digits: Data, tmp_path: Path) -> None:
+    events = Silence()
+    one = search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=1, finalists=1), events)
+    assert any(f"no budget was given: {one.budget_ms:g} ms" in note for note in events.notes)
+    with open_run(tmp_path, kind="search", request={"budget_ms": None}) as run:
+        assert isinstance(run, Run)
+        assert run.once("budget_ms", lambda: -1.0) == one.budget_ms
+
+
+def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult], digits: Data) -> None:
+    folder, _ = found
+    with pytest.raises(StudyError, match="was made for another data"):
+        search(folder, dataclasses.replace(digits, fingerprint="other"))
