@@ -81,7 +81,8 @@ def test_interrupting_ends_the_child():
     assert not set(children) & set(_children(os.getpid()))
 
 
-def test_a_killed_parent_leaves_no_child_behind():
+def test_a_killed_parent_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = (
         "from latency.host import HostDevice; from latency.settings import *; from tests.latency.models import small_model\n"
         "HostDevice('orphan').measure([small_model()], settings=RuntimeSettings(),"
@@ -100,6 +101,7 @@ def test_a_killed_parent_leaves_no_child_behind():
             break
         time.sleep(0.05)
     assert not alive
+    assert not list(tmp_path.iterdir())
 
 
 def _children(pid: int) -> list[int]:
