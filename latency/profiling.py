@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -26,6 +27,7 @@ from searchspace.onnx_graph import random_weights, to_onnx
 
 JOB = 12  # networks measured side by side
 FEWEST = 12  # stable measurements below which nothing is fitted
+FEWEST_OF_A_KIND = 3  # networks with a kind of kernel below which it counts as not measured
 EFFORT = Effort(limit_s=3.0)
 
 
@@ -117,6 +119,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     block = provenance.nchwc_block
     planned = [kernels(lower(one.architecture), nchwc_block=block) for one in stable]
     rows = [quantities(part, nchwc_block=block) for part in planned]
+    kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
     ms = np.array([one.timing.low_ms for one in stable])
     predicted = cross_validate(rows, ms.tolist())
     low, high = _interval(ms / predicted)
@@ -125,7 +128,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
         settings=target.settings,
         provenance=provenance,
         weights=fit(rows, ms.tolist()),
-        measured=frozenset(name for part in planned for kernel in part for name in measured_as(kernel)),
+        measured=frozenset(name for name, count in kinds.items() if count >= FEWEST_OF_A_KIND),
         low=low,
         high=high,
         held_out=accuracy(predicted, ms),

@@ -21,7 +21,7 @@ from searchspace.blocks import (
 from searchspace.graph import ActivationKind, Norm
 
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 192, 224)
-ACTIVATIONS: tuple[ActivationKind, ...] = ("relu", "relu", "relu6", "hard_swish")
+ACTIVATIONS: dict[ActivationKind, int] = {"relu": 4, "relu6": 2, "hard_swish": 3, "silu": 1, "gelu": 1}  # how often
 UNALIGNED_SHARE = 0.25  # of networks have widths that no runtime likes, as trimming makes them
 
 
@@ -38,13 +38,18 @@ class _Sampler:
     def __init__(self, source: random.Random) -> None:
         self.source = source
         self.resolution = source.choice(RESOLUTIONS)
-        self.activation = source.choice(ACTIVATIONS)
+        self.activation = source.choices(list(ACTIVATIONS), list(ACTIVATIONS.values()))[0]
         self.squeeze_excite = source.random() < 0.35
         self.divisor = 1 if source.random() < UNALIGNED_SHARE else source.choice((4, 8, 8, 8))
         self.scale = source.uniform(0.35, 1.4) if self.resolution > 100 else source.uniform(0.5, 2.0)
 
     def architecture(self) -> Architecture:
-        stem = Conv(cout=self._width(24), stride=2 if self.resolution > 40 else 1, activation=self.activation)
+        stem = Conv(
+            cout=self._width(24),
+            kernel=self.source.choice((3, 3, 3, 5, 7)),
+            stride=2 if self.resolution > 40 else 1,
+            activation=self.activation,
+        )
         blocks: list[Block] = [stem]
         cin, pixels = stem.cout, self.resolution // stem.stride
         kinds = self.source.sample(("separable", "uib", "uib", "fused", "fire", "attention"), 3)

@@ -1,12 +1,15 @@
 import dataclasses
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from latency.errors import DeviceError, ModelError
 from latency.fake import FakeDevice
+from latency.features import measured_as
+from latency.kernel import kernels
 from latency.model import LatencyModel
 from latency.profiling import JOB, profile_target, read_measurements, report
 from latency.samples import varied_architectures
@@ -87,6 +90,21 @@ def test_unstable_measurements_are_kept_but_not_fitted(tmp_path):
         profile(tmp_path, FakeDevice(noise=5.0), 24)
     [log] = tmp_path.glob("*.jsonl")
     assert len(list(read_measurements(log))) == 24
+
+
+def test_a_kind_of_kernel_met_too_rarely_counts_as_not_measured(tmp_path):
+    model = profile(tmp_path, FakeDevice(), 24)
+    kinds = Counter(
+        name
+        for one in model.measurements
+        for name in {
+            name
+            for kernel in kernels(lower(one.architecture), nchwc_block=model.provenance.nchwc_block)
+            for name in measured_as(kernel)
+        }
+    )
+    assert model.measured == {name for name, count in kinds.items() if count >= 3}
+    assert model.measured < set(kinds)
 
 
 def test_a_runtime_that_fuses_otherwise_is_refused(tmp_path):
