@@ -454,7 +454,7 @@ def _strided(shape: Shape, cout: int, kernel: int, *, stride: int, padding: int 
 
 def _at_least_one(**counts: int) -> None:
     for name, count in counts.items():
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if type(count) is not int or count < 1:
             raise ArchitectureError(f"{name} must be a whole number from 1, got {count!r}")
 
 

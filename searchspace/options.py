@@ -5,7 +5,7 @@ Ratios exist only here. A `sample` method says once what can be chosen; drawing,
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from searchspace.blocks import UIB, Block, Conv, Fire, FusedBottleneck, MultiQueryAttention, Pool, Separable
 from searchspace.errors import SpaceError
@@ -16,8 +16,7 @@ Kernels = tuple[int, ...]
 Ratios = tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a block is to stand: channels in and out, stride, the stage's activation.
 
     Widths computed from ratios are multiples of `divisor`.

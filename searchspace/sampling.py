@@ -5,8 +5,7 @@ An Optuna trial is a `Suggest`, and so are the sources here: random, fixed, and 
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from searchspace.errors import SpaceError
 
@@ -31,10 +30,10 @@ class RandomSuggest:
         self._random = random.Random(seed)
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
-        return self._random.randint(low, high)
+        return low + int(self._random.random() * (high - low + 1))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        return self._random.choice(choices)
+        return choices[int(self._random.random() * len(choices))]
 
 
 class FixedSuggest:
@@ -61,8 +60,7 @@ class FixedSuggest:
         return self._answers[name]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A `Suggest` seen from one place of the space; decisions with a single choice are not asked at all."""
 
     suggest: Suggest

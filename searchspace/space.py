@@ -56,9 +56,17 @@ class Stage:
 
     def sample_block(self, ask: Ask, place: Place, *, first: bool) -> tuple[Block, ...]:
         """One block (with the pool before it, if it needs one)."""
-        kinds = {kind: options for kind, options in self.kinds if options.opens_stage or not first}
+        kinds = self._opening if first else self._following
         kind = ask.choice("kind", tuple(kinds))
         return kinds[kind].sample(ask.at(kind), place)
+
+    @cached_property
+    def _opening(self) -> dict[str, Options]:
+        return {kind: options for kind, options in self.kinds if options.opens_stage}
+
+    @cached_property
+    def _following(self) -> dict[str, Options]:
+        return dict(self.kinds)
 
 
 @dataclass(frozen=True)
