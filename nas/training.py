@@ -294,7 +294,7 @@ class _Run:
             CheckpointError: the file is damaged, or of another training.
         """
         state = unpack(path, what="training state")
-        if state.get("format") != STATE_FORMAT or "identity" not in state:
+        if state.get("format") != STATE_FORMAT or not isinstance(state.get("identity"), dict):
             raise CheckpointError(
                 f"{path}: a training state of format {STATE_FORMAT} is needed; remove it to start anew"
             )
