@@ -30,7 +30,7 @@ Job = Any  # what json.load gives; checked by the side that wrote it
 
 SHORT_SLICE_NS, LONG_SLICE_NS = 14_000_000, 40_000_000
 LONG_RUN_NS = 1_500_000  # a network slower than this gets long slices
-INTERRUPTED = 0.01  # share of a run that the core did something else
+INTERRUPTED = 0.01  # share of a run during which the core did something else
 DISTURBED = 1.15  # a probe this much slower than the network's fastest one: the core was slowed down or taken away
 
 
@@ -239,26 +239,25 @@ class Network:
     def take_slice(self) -> dict[str, object]:
         """Runs for one slice; returns what is told of it.
 
-        ``ns`` holds the nanoseconds of all runs but the first, ``interrupted`` the positions of those during which the core
-        was taken away, ``probe_ns`` the slower of the arithmetic probes before and after.
+        ``ns`` are the nanoseconds of all runs but the first; ``interrupted`` the positions of those during which the core was
+        taken away, or during the run before (others have used the caches); ``probe_ns`` the slower of the arithmetic probes.
         """
         clock, own_clock, run, binding = time.perf_counter_ns, time.thread_time_ns, self.run, self.binding
         begin = clock()
         end = begin + (LONG_SLICE_NS if self.estimate_ns > LONG_RUN_NS else SHORT_SLICE_NS)
         before = min(probe_ns(), probe_ns())
-        run(binding)
-        runs: list[int] = []
-        interrupted = []
-        now = begin
-        while now < end or not runs:
-            own = own_clock()
+        every: list[int] = []
+        taken: list[bool] = []
+        now, own = clock(), own_clock()
+        while now < end or len(every) < 2:
+            last, last_own = now, own
             start = clock()
             run(binding)
-            now = clock()
-            own = own_clock() - own
-            if self.watched and now - start - own > INTERRUPTED * (now - start):
-                interrupted.append(len(runs))
-            runs.append(now - start)
+            now, own = clock(), own_clock()
+            every.append(now - start)
+            taken.append(self.watched and now - last - (own - last_own) > INTERRUPTED * (now - last) + 1000)
+        runs = every[1:]
+        interrupted = [position for position in range(len(runs)) if taken[position] or taken[position + 1]]
         probe = max(before, min(probe_ns(), probe_ns()))
         self.slices.append([ns for position, ns in enumerate(runs) if position not in interrupted])
         self.probes.append(probe)

@@ -20,7 +20,7 @@ class Slice:
 
     Attributes:
         ns: nanoseconds of each run, in order, at least one.
-        interrupted: positions of the runs during which the core was taken away for a while.
+        interrupted: positions of the runs during which the core was taken away, or during the run before.
         probe_ns: nanoseconds of a fixed piece of arithmetic beside the slice, the slower of before and after.
         process: which of the processes took it, from 0.
     """
