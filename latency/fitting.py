@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
-from scipy.stats import kendalltau, spearmanr
 
 Array = NDArray[np.float64]
 Quantities = Mapping[str, float]
@@ -58,6 +56,8 @@ class Accuracy:
 
 def accuracy(predicted_ms: Array, measured_ms: Array) -> Accuracy:
     """Compares predictions with measurements, at least two of them."""
+    from scipy.stats import kendalltau, spearmanr  # slow to load, and predicting does without
+
     error = np.abs(predicted_ms / measured_ms - 1)
     return Accuracy(
         n=len(error),
@@ -133,6 +133,8 @@ def _matrix(rows: Sequence[Quantities], names: Sequence[str]) -> Array:
 
 def _robust(matrix: Array, prior: Array) -> Array:
     """Non-negative weights with matrix @ weights ≈ 1, pulled towards `prior` (of all but the first)."""
+    from scipy.optimize import nnls  # slow to load, and predicting does without
+
     size = np.maximum(matrix.mean(axis=0), 1e-30)  # so that weights become shares of a network's time
     scaled = matrix / size
     start = np.concatenate([[0.0], prior]) * size

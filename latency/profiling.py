@@ -65,8 +65,8 @@ def profile_target(
 
     Args:
         target: what to profile.
-        architectures: in the order to measure them; those measured before are passed over. It may be endless if `networks` or
-            `limit_s` ends it.
+        architectures: in the order to measure them; those with a stable measurement are passed over. It may be endless if
+            `networks` or `limit_s` ends it.
         networks: how many measured networks there shall be in all.
         limit_s: seconds after which no further job of `JOB` networks is begun.
         device: the opened device, if not the target's own.
@@ -84,7 +84,7 @@ def profile_target(
     log = path.with_suffix(".jsonl")
     measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
     begin = time.monotonic()
-    source = _unseen(architectures, set(measured))
+    source = _unseen(architectures, {fingerprint for fingerprint, one in measured.items() if one.timing.stable})
     with device.reserve(f"profiling {target.name}"):
         while networks is None or len(measured) < networks:
             seconds = time.monotonic() - begin

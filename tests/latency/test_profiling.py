@@ -92,6 +92,17 @@ def test_unstable_measurements_are_kept_but_not_fitted(tmp_path):
     assert len(list(read_measurements(log))) == 24
 
 
+def test_what_was_not_stable_is_measured_again(tmp_path):
+    with pytest.raises(ModelError):
+        profile(tmp_path, FakeDevice(noise=5.0), 24)
+    device = CountingDevice()
+    source = itertools.islice(varied_architectures(0), 24)
+    model = profile_target(HOST, source, device=device, effort=QUICK, folder=tmp_path)
+    assert device.measured >= 24 - 11  # fewer than 12 were stable
+    assert len(model.measurements) == 24
+    assert all(one.timing.stable for one in model.measurements)
+
+
 def test_a_kind_of_kernel_met_too_rarely_counts_as_not_measured(tmp_path):
     model = profile(tmp_path, FakeDevice(), 24)
     kinds = Counter(
