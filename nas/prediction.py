@@ -3,22 +3,47 @@
 from collections.abc import Callable, Iterator
 
 from latency.errors import ModelError, UnmeasuredKernel
+from latency.features import measured_as
+from latency.kernel import kernels
 from latency.model import LatencyModel
 from latency.profiling import Progress, profile_target
 from latency.store import load_model
 from latency.target import Target
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import Space
 
-NETWORKS = 40  # profiled for a space that the target's model does not know
+NETWORKS = 48  # profiled for a space that the target's model does not know
 FEWEST_ALIKE = 24  # measured networks of a space's resolution, for the model to know it
-PROBES = 300  # random networks of the space, all of whose kernels must have been measured
+PROBES = 1000  # random networks of the space, all of whose kernels must have been measured
+POOL = 1000  # drawn to find those with rare kinds of kernels
+OF_EACH_KIND = 5  # networks that have it; some measurements may turn out unstable
 
 
-def space_architectures(space: Space, *, seed: int = 0) -> Iterator[Architecture]:
-    """Random networks of a space, without end."""
+def space_architectures(space: Space, *, nchwc_block: int, seed: int = 0) -> Iterator[Architecture]:
+    """Networks of a space to measure, without end: first some that have the rare kinds of kernels, then any.
+
+    Args:
+        space: adapted to the data.
+        nchwc_block: channels in a block of the device's runtime; it decides which kernels a network has.
+        seed: of the draws.
+    """
     source = RandomSuggest(seed)
+    pool = [space.sample(source) for _ in range(POOL)]
+    having: dict[str, list[int]] = {}
+    kinds = [
+        {name for kernel in kernels(lower(one), nchwc_block=nchwc_block) for name in measured_as(kernel)}
+        for one in pool
+    ]
+    for index, names in enumerate(kinds):
+        for name in names:
+            having.setdefault(name, []).append(index)
+    chosen: dict[int, None] = {}
+    for name, indices in sorted(having.items(), key=lambda item: (len(item[1]), item[0])):
+        lacking = OF_EACH_KIND - sum(name in kinds[index] for index in chosen)
+        chosen.update(dict.fromkeys([index for index in indices if index not in chosen][: max(lacking, 0)]))
+    yield from (pool[index] for index in chosen)
+    yield from (one for index, one in enumerate(pool) if index not in chosen)
     while True:
         yield space.sample(source)
 
@@ -28,10 +53,10 @@ def knows(model: LatencyModel, space: Space) -> bool:
     sizes = [(one.architecture.resolution, one.architecture.channels) for one in model.measurements]
     if any(sizes.count((resolution, space.channels)) < FEWEST_ALIKE for resolution in space.resolution):
         return False
-    drawn = space_architectures(space)
+    source = RandomSuggest(1)
     try:
         for _ in range(PROBES):
-            model.predict_ms(next(drawn))
+            model.predict_ms(space.sample(source))
     except UnmeasuredKernel:
         return False
     return True
@@ -59,4 +84,6 @@ def model_for(
             return model
         before = len(model.measurements)
         note(f"the latency model of {target.name!r} does not know this space yet: networks of it are measured now")
-    return profile_target(target, space_architectures(space), networks=before + NETWORKS, on_progress=on_progress)
+    device = target.open()
+    architectures = space_architectures(space, nchwc_block=device.describe().nchwc_block)
+    return profile_target(target, architectures, networks=before + NETWORKS, device=device, on_progress=on_progress)

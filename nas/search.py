@@ -6,7 +6,7 @@ Every step leaves what it made in the run's folder, so the same request goes on 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +14,7 @@ from typing import Protocol
 import torch
 
 from latency.device import Device
+from latency.errors import UnmeasuredKernel
 from latency.settings import RuntimeSettings
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
@@ -140,7 +141,8 @@ def run_search(
         BudgetError: no network of the space meets the budget.
         StudyError: the study cannot be used, or the space is used up.
     """
-    surveyed = survey(space, lambda architecture: model.predict(architecture).ms, seed=settings.seed)
+    predict = _cautious(model, events)
+    surveyed = survey(space, lambda architecture: predict(architecture).ms, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
     trainer = CandidateTrainer(
         data=data,
@@ -154,7 +156,7 @@ def run_search(
     study = open_study(url, STUDY, seed=settings.seed, identity=identity)
     prepare(study, surveyed, budget_ms=budget_ms, local=settings.storage is None)
     torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
-    problem = Problem(space, model.predict, budget_ms, trainer, len(settings.ladder))
+    problem = Problem(space, predict, budget_ms, trainer, len(settings.ladder))
     run_trials(study, problem, trials=settings.trials, on_progress=lambda state: _tell(state, events))
     ending = _Ending(run, data, trainer, device, runtime, settings, events)
     finalists = ending.finalists(ranked(completed(study)))
@@ -249,6 +251,31 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
     if share < 0.01:
         events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
+
+
+@dataclass(frozen=True)
+class _Unpredictable:
+    """Stands for the latency of a network with a kernel that was never measured: too slow for any budget."""
+
+    ms: float = 1e9
+    low_ms: float = 1e9
+    high_ms: float = 1e9
+
+
+def _cautious(model: Model, events: Events) -> Callable[[Architecture], Prediction]:
+    """The model's predictions; networks with a kernel that was never measured are left out, which is said once for each."""
+    told: set[str] = set()
+
+    def predict(architecture: Architecture) -> Prediction:
+        try:
+            return model.predict(architecture)
+        except UnmeasuredKernel as reason:
+            if str(reason) not in told:
+                told.add(str(reason))
+                events.note(f"networks are left out: {reason}")
+            return _Unpredictable()
+
+    return predict
 
 
 def _typical(space: Space, surveyed: Survey) -> Architecture:

@@ -78,11 +78,12 @@ def profile(
     if minutes is not None and not minutes > 0:
         raise StudyError(f"--minutes must be above 0, got {minutes:g}")
     where = load_target(target)
+    device = where.open()
     if space is None:
         architectures = varied_architectures(seed)
     else:
         drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
-        architectures = space_architectures(drawn_from, seed=seed)
+        architectures = space_architectures(drawn_from, nchwc_block=device.describe().nchwc_block, seed=seed)
     limit_s = 60 * minutes if minutes is not None else None if networks is not None else 300.0
     with progress_bar(f"profiling {where.name}") as bar:
 
@@ -93,7 +94,9 @@ def profile(
             else:
                 bar(what, round(state.seconds), round(state.limit_s or 0))
 
-        model = profile_target(where, architectures, networks=networks, limit_s=limit_s, on_progress=show)
+        model = profile_target(
+            where, architectures, networks=networks, limit_s=limit_s, device=device, on_progress=show
+        )
     told = report(model)
     if json:
         show_json(told)

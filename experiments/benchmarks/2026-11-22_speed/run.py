@@ -1,0 +1,98 @@
+"""How fast candidates are looked at before training: drawn, lowered, predicted; looked up by table; turned into ONNX.
+
+Needs the host's latency model (`nas profile --target host`). Rounds of all measurements take turns.
+
+    python -m experiments.benchmarks.2026-11-22_speed.run
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.record import write_record
+from latency.store import load_model
+from latency.table import BlockTable
+from latency.target import load_target
+from searchspace.architecture import lower
+from searchspace.onnx_graph import random_weights, to_onnx
+from searchspace.options import Place
+from searchspace.references import reference
+from searchspace.sampling import Ask, RandomSuggest, every
+from searchspace.space import Space, load_space
+
+ROUNDS = 9
+NETWORKS = 5_000
+LOOKED_UP = 2_000_000
+
+
+def main() -> None:
+    model = load_model(load_target("host"))
+    space = load_space("default").adapt(channels=3, classes=10, resolution=32)
+    table = tabulate(model, space)
+    picks = np.stack([np.random.default_rng(0).integers(0, part.shape[1], LOOKED_UP) for part in table.ms], axis=1)
+    mobilenet = reference("mobilenet_v2")
+    source = RandomSuggest(0)
+
+    def predicted() -> None:
+        for _ in range(NETWORKS):
+            model.predict_ms(space.sample(source))
+
+    def emitted() -> None:
+        graph = lower(mobilenet)
+        to_onnx(graph, random_weights(graph))
+
+    tasks: dict[str, tuple[Callable[[], Any], int]] = {
+        "drawn, lowered and predicted": (predicted, NETWORKS),
+        "looked up in the table": (lambda: table.lookup_ms(picks), LOOKED_UP),
+        "MobileNetV2 to ONNX bytes": (emitted, 1),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(ROUNDS + 1):
+        for name, (task, _) in tasks.items():
+            began = time.perf_counter()
+            task()
+            if turn:  # the first fills caches: a search meets the same blocks again and again
+                seconds[name].append(time.perf_counter() - began)
+    results = []
+    for name, (_, count) in tasks.items():
+        median = statistics.median(seconds[name])
+        results.append(
+            {
+                "task": name,
+                "count": count,
+                "seconds": [round(value, 5) for value in seconds[name]],
+                "per_second": round(count / median, 1),
+                "median_ms_each": 1e3 * median / count,
+            }
+        )
+        print(f"{name}: {count / median:,.0f} a second, {1e3 * median / count:.4g} ms each (median of {ROUNDS})")
+    write_record(Path(__file__).with_name("result.jsonl"), results)
+
+
+def tabulate(model: Any, space: Space) -> BlockTable:
+    """Slots of the widest, deepest network of the space, each with all its blocks of the stage's largest width."""
+    (resolution,) = space.resolution
+    slots: list[list[Any]] = []
+    cin = space.channels
+    for stage, stride in zip(space.stages, space.strides(resolution), strict=True):
+        for index in range(stage.depth[-1]):
+            place = Place(cin, stage.width[-1], 1 if index else stride, stage.activation[0])
+            drawn = every(
+                lambda suggest, stage=stage, place=place, index=index: stage.sample_block(
+                    Ask(suggest), place, first=index == 0
+                )
+            )
+            slots.append(list(dict.fromkeys(drawn)))
+            cin = stage.width[-1]
+    sample = space.sample(RandomSuggest(0))
+    return BlockTable.build(
+        model, slots, shape=sample.input_shape, head=sample.head, classes=space.classes, norm=sample.norm
+    )
+
+
+if __name__ == "__main__":
+    main()
