@@ -23,15 +23,6 @@ from tests.searchspace.fixtures.drawn import drawn_images, projection
 from tests.searchspace.fixtures.originals import ORIGINALS, Original, architecture_of, state_of
 
 TRAINING_PX = 64
-LARGE_PX = 384  # too slow for the everyday suite
-EVERYDAY_TRAINING = {
-    "timm-mobilenetv2_050",
-    "timm-mobilenetv3_small_100",
-    "timm-mobilenetv4_conv_small_050",
-    "timm-mobilenetv4_hybrid_medium",
-    "torchvision-mobilenet_v3_small",
-    "torchvision-squeezenet1_1",
-}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -43,16 +34,11 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def logits_cases() -> list[Any]:
-    return [
-        pytest.param(original, int(px), id=f"{name}-{px}", marks=pytest.mark.slow if int(px) >= LARGE_PX else ())
-        for name, original in ORIGINALS.items()
-        for px in original["logits"]
-    ]
-
-
-@pytest.mark.parametrize(("original", "px"), logits_cases())
-def test_logits_equal_the_originals(original: Original, px: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "px"), [(name, int(px)) for name, original in ORIGINALS.items() for px in original["logits"]]
+)
+def test_logits_equal_the_originals(name: str, px: int) -> None:
+    original = ORIGINALS[name]
     architecture = dataclasses.replace(architecture_of(original), resolution=px)
     checkpoint = import_weights(architecture, state_of(original)).checkpoint
     images = drawn_images(2, 3, px)
@@ -75,9 +61,7 @@ def by_onnx_runtime(architecture: Architecture, state: Any, images: np.ndarray) 
     return np.asarray(session.run(None, {"image": images})[0])
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in EVERYDAY_TRAINING else pytest.mark.slow) for name in ORIGINALS]
-)
+@pytest.mark.parametrize("name", ORIGINALS)
 def test_one_training_step_equals_the_originals(name: str) -> None:
     """In float64, where only a difference of meaning can show."""
     original = ORIGINALS[name]
