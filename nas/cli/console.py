@@ -67,7 +67,7 @@ def show_json(result: Mapping[str, Any]) -> None:
 
 def note(message: str) -> None:
     """A remark for people, on stderr."""
-    stderr.print(_escaped(message), style="dim")
+    stderr.print(_escaped(message), style="dim", soft_wrap=True)
 
 
 @contextmanager

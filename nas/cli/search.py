@@ -185,19 +185,20 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
 def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     """The front as a table."""
     trials = report["trials"]
-    table = Table(title=f"Front on {report['target']}, budget {result.budget_ms:g} ms")
-    for heading in ("accuracy", "target ms", "predicted ms", "measured ms", "params", "MACs", "network"):
-        table.add_column(heading, justify="left" if heading == "network" else "right")
+    table = Table(title=f"Front on {report['target']}, milliseconds", caption="★ most accurate within the budget")
+    table.add_column("network", no_wrap=True)
+    for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for entry in report["front"]:
         is_best = report["best"] is not None and entry["fingerprint"] == report["best"]["fingerprint"]
         table.add_row(
+            f"{'★' if is_best else ' '} {entry['fingerprint']}",
             f"{entry['accuracy']:.1%}",
             f"{entry['target_ms']:.3g}",
             f"{entry['predicted_ms']:.3g}",
-            f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " (unstable)"),
+            f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " unstable"),
             f"{entry['params'] / 1e3:,.0f} k",
             f"{entry['macs'] / 1e6:,.1f} M",
-            entry["fingerprint"] + (" ◄ best within budget" if is_best else ""),
         )
     stdout.print(table)
     stdout.print(
