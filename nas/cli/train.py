@@ -163,7 +163,7 @@ def export(
     )
     trained = arch.endswith(".pt")
     if trained:
-        checkpoint = load_checkpoint(Path(arch))
+        checkpoint = dataclasses.replace(load_checkpoint(Path(arch)), architecture=architecture)
     else:
         checkpoint = deployment.random_checkpoint(architecture, seed=seed)
         note(f"{arch} has no weights: random ones from seed {seed} are exported")

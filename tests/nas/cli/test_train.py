@@ -107,6 +107,15 @@ def test_exported_batches(nas: Shell, batch: str) -> None:
     assert first.dim_value == 3 if batch == "3" else first.dim_param == "batch"
 
 
+def test_a_checkpoint_is_exported_at_another_resolution(nas: Shell) -> None:
+    import onnx
+
+    save_checkpoint(Path("start.pt"), random_checkpoint(small()))
+    nas.json("export", "start.pt", "--resolution", 12, "-o", "larger.onnx")
+    assert onnx.load("larger.onnx").graph.input[0].type.tensor_type.shape.dim[2].dim_value == 12
+    assert "--classes does not apply to start.pt" in nas.error("export", "start.pt", "--classes", 12)
+
+
 def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other.pt", random_checkpoint(small()))
     assert "--format must be one of onnx, got 'tflite'" in nas.error("export", "small.json", "--format", "tflite")
