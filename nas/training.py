@@ -24,6 +24,7 @@ from torch import Tensor
 from nas.average import Average
 from nas.checkpoint import Checkpoint, DataRecord, pack, unpack
 from nas.data import Batches, Data
+from nas.distillation import Distillation
 from nas.errors import CheckpointError, Diverged, TrainingError
 from nas.evaluation import evaluate
 from nas.optimisation import augmentation, learning_rate, make_optimizer, number_format, with_dropout
@@ -102,6 +103,7 @@ def train(
     state_file: Path | None = None,
     save_every_s: float = 30.0,
     skip_images: int = 0,
+    distillation: Distillation | None = None,
     on_progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
@@ -117,6 +119,7 @@ def train(
         state_file: where the run's state is kept. A run that was interrupted goes on from it; a finished one is not repeated.
         save_every_s: least seconds between two writings of the state; it is also written after every judgement.
         skip_images: images of the endless shuffled stream that earlier rungs have seen.
+        distillation: a teacher to learn from beside the labels.
         on_progress: told what is going on, and how many of how many images are done.
         stop: asked after every step; once it is true the training ends early, and can be resumed.
 
@@ -128,7 +131,7 @@ def train(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cards = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(cards):
-        run = _Run(start, data, recipe, seed=seed, device=place, skip_images=skip_images)
+        run = _Run(start, data, recipe, seed=seed, device=place, skip_images=skip_images, distillation=distillation)
         if state_file is not None and state_file.exists():
             run.restore(state_file)
         finished = run.advance(state_file, save_every_s, on_progress or _silent, stop or _never)
@@ -147,6 +150,7 @@ class _Run:
         seed: int,
         device: torch.device,
         skip_images: int,
+        distillation: Distillation | None,
     ) -> None:
         self.architecture = start.architecture if isinstance(start, Checkpoint) else start
         _check_fit(self.architecture, data)
@@ -168,7 +172,12 @@ class _Run:
         )
         self.autocast = number_format(recipe.precision, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
-        self.identity = _identity(start, data, recipe, seed=seed, skip_images=skip_images)
+        self.distillation = distillation
+        self.teacher = distillation.network(device, layout) if distillation else None
+        self.identity = {
+            **_identity(start, data, recipe, seed=seed, skip_images=skip_images),
+            "distillation": distillation.identity if distillation else "",
+        }
         self.step = 0
         self.losses = torch.zeros(self.steps, device=device)
         self.curve: list[Look] = []
@@ -223,7 +232,12 @@ class _Run:
         self.network.train()
         torch.manual_seed(_seed(self.seed, f"step {self.skip_images} {self.step}"))  # for dropout
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            loss = F.cross_entropy(self.network(images), labels, label_smoothing=self.recipe.label_smoothing)
+            logits = self.network(images)
+            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+            if self.distillation and self.teacher:
+                with torch.no_grad():
+                    taught = self.teacher(images)
+                loss = self.distillation.loss(loss, logits, taught)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.losses[self.step] = loss.detach()
 
