@@ -40,7 +40,7 @@ def load_architecture(
         _refuse(
             text,
             "a checkpoint's are its weights'",
-            width_multiplier=width_multiplier,
+            width_multiplier=scaling,
             classes=classes,
             channels=channels,
         )

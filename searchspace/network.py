@@ -14,6 +14,7 @@ from searchspace import graph
 from searchspace.architecture import Architecture, lower
 
 Step = Callable[..., Tensor]
+CLASSIFIER = "head.classifier"
 
 _ACTIVATIONS: dict[str, Step] = {
     "relu": F.relu_,  # in place: its input is a convolution's or a normalisation's output that nobody else reads
@@ -29,8 +30,10 @@ _ACTIVATIONS: dict[str, Step] = {
 class Network(nn.Module):
     """Images (N, channels, resolution, resolution), float, to logits (N, classes).
 
-    Convolutions start from He's normal initialisation over the outputs a weight reaches (as timm and the MobileNet papers'
-    releases do), the classifier from N(0, 0.01), biases from 0. Seed torch's generator for a repeatable start.
+    Convolutions start from He's normal initialisation: over the outputs that a weight reaches where a normalisation follows
+    (as timm and the MobileNets' releases do), over the inputs that it reads where none does (so that SqueezeNet keeps its
+    activations' scale). Attention's projections start from Xavier's uniform one (as in timm), the classifier from N(0, 0.01),
+    biases from 0. Seed torch's generator for a repeatable start.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -55,7 +58,7 @@ class Network(nn.Module):
         return result
 
     def _step(self, op: graph.Op) -> Step:
-        """What computes `op`; a module with parameters is registered under the op's name."""
+        """What computes `op`; a module (whatever has parameters, or a training mode) is registered under the op's name."""
         module = _module(op)
         if module is not None:
             _register(self, op.name, module)
@@ -63,8 +66,6 @@ class Network(nn.Module):
         match op:
             case graph.Activation():
                 return _ACTIVATIONS[op.function]
-            case graph.Dropout():
-                return lambda x: F.dropout(x, op.rate, self.training)
             case graph.Attention():
                 return lambda query, key, value: _attend(op, query, key, value)
             case graph.Pool():
@@ -93,8 +94,7 @@ class Convolution(nn.Conv2d):
             groups=op.groups,
             bias=op.bias,
         )
-        fan_out = op.kernel**2 * op.shape.channels // op.groups
-        nn.init.normal_(self.weight, std=(2.0 / fan_out) ** 0.5)
+        _initialise(self.weight, op)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
         self.norm = _batch_norm(op.shape.channels, op.norm) if op.norm else None
@@ -103,6 +103,17 @@ class Convolution(nn.Conv2d):
         """(N, cin, H, W) to (N, cout, H', W')."""
         x = super().forward(x)
         return x if self.norm is None else self.norm(x)
+
+
+def _initialise(weight: Tensor, op: graph.Conv) -> None:
+    """Draw a convolution's weight; what stands around it tells its part (see `Network`)."""
+    if op.name == CLASSIFIER:
+        nn.init.normal_(weight, std=0.01)
+    elif op.norm is None and not op.bias:
+        nn.init.xavier_uniform_(weight)
+    else:
+        fan = (op.shape.channels if op.norm else op.cin) * op.kernel**2 // op.groups
+        nn.init.normal_(weight, std=(2.0 / fan) ** 0.5)
 
 
 class LayerScale(nn.Module):
@@ -125,6 +136,8 @@ def _module(op: graph.Op) -> nn.Module | None:
             return _batch_norm(op.shape.channels, op.norm)
         case graph.LayerScale():
             return LayerScale(op.shape.channels, op.initial)
+        case graph.Dropout():
+            return nn.Dropout(op.rate)
         case graph.Linear():
             linear = nn.Linear(op.cin, op.shape.channels)
             nn.init.normal_(linear.weight, std=0.01)

@@ -9,15 +9,13 @@ from rich import box
 from rich.measure import Measurement
 from rich.table import Table
 
-from nas.cli.console import Json, app, note, show_json, stdout
+from nas.cli import options
+from nas.cli.console import app, note, show_json, stdout
 from searchspace.graph import Norm
 
 if TYPE_CHECKING:
     from searchspace.architecture import Architecture
 
-WidthMultiplier = Annotated[float, typer.Option(help="α of a reference: multiplies its channel counts.")]
-Resolution = Annotated[int | None, typer.Option(min=1, help="ρ: pixels a side; by default as published.")]
-Channels = Annotated[int | None, typer.Option(min=1, help="Channels of the input.")]
 TEXT_COLUMNS = ("input", "operator", "activation", "", "layer")
 
 
@@ -26,11 +24,11 @@ def show(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name of a reference, architecture file or checkpoint.")],
     other: Annotated[str | None, typer.Argument(metavar="[ARCH2]", help="Show what differs in this one.")] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Every convolution and linear layer too.")] = False,
-    width_multiplier: WidthMultiplier = 1.0,
-    resolution: Resolution = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Outputs.")] = None,
-    channels: Channels = None,
-    json: Json = False,
+    width_multiplier: options.WidthMultiplier = 1.0,
+    resolution: options.Resolution = None,
+    classes: options.Classes = None,
+    channels: options.Channels = None,
+    json: options.Json = False,
 ) -> None:
     """Show an architecture, its cost and its layers; or what differs between two.
 
@@ -70,10 +68,10 @@ def import_(
     classes: Annotated[
         int | None, typer.Option(min=1, help="Outputs; another number than the weights' starts the classifier anew.")
     ] = None,
-    width_multiplier: WidthMultiplier = 1.0,
-    resolution: Resolution = None,
-    channels: Channels = None,
-    json: Json = False,
+    width_multiplier: options.WidthMultiplier = 1.0,
+    resolution: options.Resolution = None,
+    channels: options.Channels = None,
+    json: options.Json = False,
 ) -> None:
     """Make a checkpoint from published weights; every tensor must fit, by name and shape.
 

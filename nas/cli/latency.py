@@ -6,16 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from nas.cli.console import Json, Seed, app, note, progress_bar, show_json, stdout
+from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier
 
 if TYPE_CHECKING:
     from searchspace.architecture import Architecture
-
-TargetOption = Annotated[str, typer.Option("--target", help="Name of a target, or its YAML file (see `nas targets`).")]
-WidthMultiplier = Annotated[float, typer.Option(help="α of a reference: multiplies its channel counts.")]
-Resolution = Annotated[int | None, typer.Option(min=1, help="ρ of a reference: pixels a side.")]
-Classes = Annotated[int | None, typer.Option(min=1, help="Outputs of a reference.")]
-Channels = Annotated[int | None, typer.Option(min=1, help="Input channels of a reference.")]
 
 
 @app.command()
@@ -54,7 +49,7 @@ def targets(
 
 @app.command()
 def profile(
-    target: TargetOption = "host",
+    target: Target = "host",
     minutes: Annotated[
         float | None, typer.Option(help="Time for measuring; by default 5, or until --networks.")
     ] = None,
@@ -113,7 +108,7 @@ def profile(
 @app.command()
 def predict(
     architectures: Annotated[list[str], typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, or .jsonl.")],
-    target: TargetOption = "host",
+    target: Target = "host",
     explain: Annotated[bool, typer.Option("--explain", help="Milliseconds of each block.")] = False,
     width_multiplier: WidthMultiplier = 1.0,
     resolution: Resolution = None,
@@ -171,7 +166,7 @@ def predict(
 @app.command()
 def measure(
     network: Annotated[str, typer.Argument(metavar="ARCH|model.onnx", help="Name, file, checkpoint or ONNX model.")],
-    target: TargetOption = "host",
+    target: Target = "host",
     ops: Annotated[
         bool, typer.Option("--ops", help="Milliseconds of each executed node, by the runtime's profiler.")
     ] = False,

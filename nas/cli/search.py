@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from nas.cli.console import Bar, Json, Seed, app, note, progress_bar, show_json, stdout
+from nas.cli import options
+from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
 
 if TYPE_CHECKING:
     from latency.model import LatencyModel
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def search(
-    target: Annotated[str, typer.Option(help="Name of a target, or its YAML file (see `nas targets`).")] = "host",
-    data: Annotated[str, typer.Option(help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")] = "digits",
+    target: options.Target = "host",
+    data: options.Data = "digits",
     budget_ms: Annotated[
         float | None, typer.Option(help="Milliseconds a network may take; by default the space's median.")
     ] = None,
@@ -37,10 +38,10 @@ def search(
         str, typer.Option(help="Images a candidate sees on each rung, separated by commas.")
     ] = "5000,15000",
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
-    strict: Annotated[bool, typer.Option(help="Refuse damaged images instead of leaving them out.")] = False,
-    seed: Seed = 0,
+    strict: options.Strict = False,
+    seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Search for the most accurate network within a latency budget, train the best and measure them.
 

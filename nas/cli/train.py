@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli.console import Json, Seed, app, note, progress_bar, show_json, stdout
+from nas.cli import options
+from nas.cli.console import app, note, progress_bar, show_json, stdout
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -15,31 +16,27 @@ if TYPE_CHECKING:
     from nas.run import Run
     from searchspace.architecture import Architecture
 
-DataOption = Annotated[str, typer.Option("--data", help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of leaving them out.")]
-WidthMultiplier = Annotated[float, typer.Option("--width-multiplier", help="α of a reference.")]
-
 
 @app.command()
 def train(
     arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name, architecture file or checkpoint.")],
-    data: DataOption = "digits",
+    data: options.Data = "digits",
     epochs: Annotated[float | None, typer.Option(help="Passes through the data; by default the recipe's.")] = None,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe (brief, full), or a YAML file.")] = "full",
     from_scratch: Annotated[
         bool, typer.Option("--from-scratch", help="Leave a checkpoint's weights out, take its architecture only.")
     ] = False,
-    width_multiplier: WidthMultiplier = 1.0,
+    width_multiplier: options.WidthMultiplier = 1.0,
     resolution: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side; by default the file's or the data's.")
     ] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of torch; by default what is fastest, tried out at the start of the run.")
     ] = None,
-    strict: Strict = False,
-    seed: Seed = 0,
+    strict: options.Strict = False,
+    seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Train a network; what was interrupted goes on by the same command.
 
@@ -102,13 +99,13 @@ def train(
 @app.command()
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.pt).")],
-    data: DataOption = "digits",
-    strict: Strict = False,
+    data: options.Data = "digits",
+    strict: options.Strict = False,
     seed: Annotated[
         int | None,
         typer.Option("--seed", help="Draws the test split where the data has none; by default the training's."),
     ] = None,
-    json: Json = False,
+    json: options.Json = False,
 ) -> None:
     """Accuracy of a checkpoint on the test split, images normalised as in its training.
 
@@ -138,12 +135,12 @@ def export(
         str | None, typer.Option("--data", help="Judge the exported file on this data's test split, and compare on it.")
     ] = None,
     batch: Annotated[str, typer.Option(help="Images per run of the exported network: a number, or any.")] = "1",
-    width_multiplier: WidthMultiplier = 1.0,
-    resolution: Annotated[int | None, typer.Option(min=1, help="Pixels a side.")] = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="Outputs of a reference.")] = None,
-    channels: Annotated[int | None, typer.Option(min=1, help="Channels of a reference's input.")] = None,
-    seed: Seed = 0,
-    json: Json = False,
+    width_multiplier: options.WidthMultiplier = 1.0,
+    resolution: options.Resolution = None,
+    classes: options.Classes = None,
+    channels: options.Channels = None,
+    seed: options.Seed = 0,
+    json: options.Json = False,
 ) -> None:
     """Write a deployable file, after running it beside the network it is made from.
 

@@ -1,0 +1,19 @@
+"""Options that several commands share, so that they mean and say the same everywhere."""
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
+Target = Annotated[str, typer.Option("--target", help="Name of a target, or its YAML file (see `nas targets`).")]
+Data = Annotated[str, typer.Option("--data", help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of leaving them out.")]
+WidthMultiplier = Annotated[
+    float, typer.Option("--width-multiplier", help="α of a reference: multiplies its channel counts.")
+]
+Resolution = Annotated[
+    int | None, typer.Option("--resolution", min=1, help="ρ: pixels a side; by default as ARCH says.")
+]
+Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs; by default as ARCH says.")]
+Channels = Annotated[int | None, typer.Option("--channels", min=1, help="Of the input; by default as ARCH says.")]
