@@ -48,7 +48,7 @@ STUDY = "search"
 DEFAULT_BUDGET_SHARE = 0.5  # of the space fits the budget that is chosen where none is given
 FRONT_AT_LEAST = 3
 FINAL_EPOCHS = 20.0
-FINAL_IMAGES = 60_000
+FINAL_IMAGES = 40_000
 
 
 class Model(Protocol):
@@ -73,7 +73,7 @@ class SearchSettings:
         trials: candidates to train.
         finalists: candidates to train fully; more are added while the front has fewer than three networks.
         ladder: rungs of brief training.
-        final_epochs: length of full training; None: 20 epochs, but no more than 60,000 images.
+        final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
         storage: Optuna storage; None: a file in the run's folder.
         seed: everything random follows from it.
     """

@@ -32,7 +32,7 @@ def search(
     ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates to train fully.")] = 5,
     epochs: Annotated[
-        float | None, typer.Option(help="Of a finalist; by default 20, but at most 60,000 images.")
+        float | None, typer.Option(help="Of a finalist; by default 20, but at most 40,000 images.")
     ] = None,
     rungs: Annotated[
         str, typer.Option(help="Images a candidate sees on each rung, separated by commas.")
