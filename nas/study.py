@@ -182,8 +182,13 @@ def run_trials(
     while (before := progress(study, trials)).trained < trials:
         if on_progress is not None:
             on_progress(before)
-        trial = study.ask()
-        outcome = _try(study, trial, problem, known)
+        try:
+            outcome = _try(study, study.ask(), problem, known)
+        except optuna.exceptions.StorageInternalError as error:
+            reason = _first_line(error.__cause__ or error)
+            raise StudyError(
+                f"the study's storage failed ({reason}); finished trials are kept, run the same again"
+            ) from error
         wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED) else wasted + 1
         if wasted > WASTE_LIMIT * max(trials, 10):
             raise StudyError(

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 the user's input is wrong, 1 a defect of ours, 130 interrupted (what was done is kept).
 """
 
+import errno
 import json
 import signal
 import sys
@@ -45,6 +46,10 @@ def main() -> None:
         raise SystemExit(130) from None
     except typer.Exit as leaving:
         raise SystemExit(leaving.exit_code) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        fail(f"{error.filename or 'a file'}: cannot be written ({error.strerror}); what was finished before is kept")
     except Exception as error:
         if _is_usage_error(error):
             fail(f"{error.format_message()} (see `nas --help`)")  # type: ignore[attr-defined]
