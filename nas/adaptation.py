@@ -1,0 +1,168 @@
+"""Trimming a network until it meets a budget on a device: NetAdapt, guided by measured latency.
+
+    start, measured ─► step: proposals by the latency model ─► weights sliced ─► short fine-tunes, hopeless ones stopped ─► choice
+                        ▲                                                                                                  │
+                        └── a checkpoint, now and then measured and the model corrected ◄──────────────────────────────────┘
+                       ─► at the budget: long fine-tune ─► judged once on the test split
+
+Algorithm 1 of NetAdapt (arXiv 1804.03230) and MobileNetV3's variant (arXiv 1905.02244 section 4.2). Networks learn from the
+training split, are chosen by the validation split (the papers' hold-out), and the test split is looked at once, at the end.
+Every step leaves its record and its checkpoint in the run's folder, so a killed run goes on from there; on a CPU, with the same
+seed, to the same result.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.calibration import TOLERATED, Calibrated, measure
+from nas.checkpoint import Checkpoint, load_checkpoint
+from nas.contest import Contest
+from nas.errors import BudgetError
+from nas.family import Family
+from nas.proposals import Predict, Proposal, propose, undominated
+from nas.reductions import Reductions, reductions
+from nas.steps import Step
+from nas.tuning import Tuner, open_tuner
+
+BELOW = 2  # steps below the least accuracy after which trimming ends, where accuracy is the limit
+HALVINGS = 12  # of a step's reduction while no single change can make it
+
+
+def netadapt(family: Family) -> list[Step]:
+    """The start and the network of every step, trimmed as far as the family's settings say.
+
+    Raises:
+        BudgetError: the start meets the budget already, or nothing that trimming can make does.
+        ModelError: model and device differ beyond correction.
+        DeviceError: the device is lost; what was done is kept.
+    """
+    steps = [family.first()]
+    budget_ms = family.reachable_budget_ms(steps[0])
+    asked = family.settings
+    schedule = reductions(asked.reduction, decay=asked.decay, start_ms=steps[0].ms, budget_ms=budget_ms)
+    loop = _Loop(family, schedule, budget_ms)
+    with open_tuner(family.data, workers=asked.workers) as tuner:
+        while not loop.ended(steps):
+            step = family.kept(len(steps)) or loop.step(steps[-1], tuner)
+            if step is None:
+                break
+            shutil.rmtree(loop.folder(step.step), ignore_errors=True)
+            steps.append(step)
+    return steps
+
+
+@dataclass(frozen=True)
+class _Loop:
+    """What stays the same from step to step."""
+
+    family: Family
+    schedule: Reductions
+    budget_ms: float | None
+
+    def ended(self, steps: Sequence[Step]) -> bool:
+        """Whether the budget is met (on the device, see `_look`), or accuracy has been too low for a while."""
+        if self.budget_ms is not None:
+            return steps[-1].ms <= self.budget_ms
+        least = self.family.least_accuracy(steps[0]) or 0.0
+        return len(steps) > BELOW and all(step.accuracy < least for step in steps[-BELOW:])
+
+    def folder(self, number: int) -> Path:
+        """Where a step's proposals lie while they are compared."""
+        return self.family.run.file(f"step-{number:02}.proposals")
+
+    def step(self, before: Step, tuner: Tuner) -> Step | None:
+        """Make the next step; None if accuracy is the limit and no change makes the network faster.
+
+        Raises:
+            BudgetError: latency is the limit, and no change makes the network faster.
+        """
+        began = time.perf_counter()
+        family, number = self.family, before.step + 1
+        start = family.checkpoint(before)
+        model = Calibrated(family.model, before.factor)
+        everything = self._proposals(start, before, model.predict)
+        if not everything:
+            self._stuck(before)
+            return None
+        proposals = undominated(start.architecture, everything)
+        contest = Contest(
+            number=number,
+            before=before,
+            start=start,
+            proposals=proposals,
+            data=family.data,
+            settings=family.settings,
+            tuner=tuner,
+            folder=self.folder(number),
+            events=family.events,
+        )
+        choice = contest.hold()
+        chosen = proposals[choice.index]
+        checkpoint = load_checkpoint(choice.checkpoint)
+        name = f"step-{number:02}.pt"
+        family.save(name, checkpoint)
+        measured_ms, model = self._look(number, chosen, checkpoint, model)
+        step = Step(
+            step=number,
+            what=chosen.what,
+            checkpoint=name,
+            fingerprint=chosen.architecture.fingerprint,
+            accuracy=choice.score.accuracy,
+            loss=choice.score.loss,
+            predicted_ms=model.predict(chosen.architecture),
+            measured_ms=measured_ms,
+            factor=model.factor,
+            proposals=len(everything),
+            dominated=len(everything) - len(proposals),
+            stopped=choice.stopped,
+            audit=choice.audit,
+            seconds=time.perf_counter() - began,
+        )
+        family.events.note(
+            f"step {number}: {step.what}; {step.ms:.3g} ms, accuracy {step.accuracy:.1%} "
+            f"({len(proposals)} tried, {step.dominated} dominated, {step.stopped} stopped early)"
+        )
+        return family.keep(step)
+
+    def _proposals(self, start: Checkpoint, before: Step, predict: Predict) -> list[Proposal]:
+        """Proposals for the step's goal, or for the first of half as ambitious ones that a single change can meet."""
+        now_ms = before.predicted_ms
+        goal_ms = max(self.schedule.goal_ms(before.step, now_ms), self.budget_ms or 0.0)
+        for halving in range(HALVINGS):
+            found = propose(start.architecture, predict, now_ms - (now_ms - goal_ms) / 2**halving)
+            if found:
+                return found
+        return []
+
+    def _stuck(self, before: Step) -> None:
+        if self.budget_ms is not None:
+            raise BudgetError(
+                f"the budget must be one that trimming can reach, got {self.budget_ms:.3g} ms; after {before.step} steps "
+                f"no change makes the network faster than {before.ms:.3g} ms: give a larger budget"
+            )
+        self.family.events.note(f"no change makes the network of step {before.step} faster: trimming ends there")
+
+    def _look(
+        self, number: int, chosen: Proposal, checkpoint: Checkpoint, model: Calibrated
+    ) -> tuple[float | None, Calibrated]:
+        """Measure if it is time to, or if the model thinks that the budget is met; then the model is corrected."""
+        family = self.family
+        predicted_ms = model.predict(chosen.architecture)
+        arrived = self.budget_ms is not None and predicted_ms <= self.budget_ms
+        if number % family.settings.measure_every and not arrived:
+            return None, model
+        family.events.progress(f"step {number}: measuring on the device", 0, None)
+        timing = measure(family.device, checkpoint, family.runtime)
+        if not timing.stable and not arrived:
+            family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
+            return timing.low_ms, model
+        missed = arrived and timing.low_ms > (self.budget_ms or 0.0)
+        corrected = model.corrected(chosen.architecture, timing.low_ms, tolerated=0.0 if missed else TOLERATED)
+        if corrected is not model:
+            family.events.note(
+                f"step {number}: predicted {predicted_ms:.3g} ms, measured {timing.low_ms:.3g} ms: the model is corrected"
+            )
+        return timing.low_ms, corrected

@@ -1,0 +1,248 @@
+"""`nas netadapt`: trimming a trained network until it meets a budget on a device."""
+
+import dataclasses
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from nas.cli import options
+from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
+
+if TYPE_CHECKING:
+    from latency.model import LatencyModel
+    from latency.target import Target
+    from nas.checkpoint import Checkpoint
+    from nas.data import Data
+    from nas.family import Family
+    from nas.finishing import Outcome
+    from nas.recipe import Recipe
+    from nas.run import Run
+    from nas.steps import Step
+
+LONG_EPOCHS, LONG_IMAGES = 10.0, 60_000  # of the long fine-tune where no epochs are given: whichever is shorter
+
+
+@app.command()
+def netadapt(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt).")],
+    target: options.Target = "host",
+    data: options.Data = "digits",
+    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds the network may take.")] = None,
+    budget_ratio: Annotated[float | None, typer.Option(help="Share of the start's latency it may take.")] = None,
+    max_accuracy_drop: Annotated[
+        float | None, typer.Option(help="The smallest network that loses no more validation accuracy than this.")
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="netadapt; or uniform, one width multiplier, to compare with.")
+    ] = "netadapt",
+    rule: Annotated[
+        str, typer.Option(help="What a step chooses by: accuracy (NetAdapt), or ratio to latency saved (MobileNetV3).")
+    ] = "accuracy",
+    importance: Annotated[str, typer.Option(help="What decides which channels go: l2 or taylor.")] = "l2",
+    step: Annotated[
+        str | None,
+        typer.Option(help="First step's reduction: 0.5ms, or 0.025 of the start; by default for about ten steps."),
+    ] = None,
+    decay: Annotated[float, typer.Option(help="Of the reduction from step to step.")] = 0.96,
+    short_images: Annotated[int, typer.Option(min=1, help="Images of the fine-tunes that compare proposals.")] = 2000,
+    epochs: Annotated[
+        float | None, typer.Option(help="Of the long fine-tune; by default 10, but at most 60,000 images.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="Recipe of the long fine-tune: a shipped one, or a YAML file.")] = "full",
+    distill: Annotated[
+        float, typer.Option(help="Share of the long fine-tune's loss that the start's softened logits have.")
+    ] = 0.0,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Proposals fine-tuned side by side; by default one per core or card.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="That the long fine-tune computes on.")] = 1,
+    measure_every: Annotated[int, typer.Option(min=1, help="Steps between measurements on the device.")] = 3,
+    audit_every: Annotated[
+        int,
+        typer.Option(min=0, help="Every so many steps stop no proposal early, to see if the choice would have been."),
+    ] = 0,
+    strict: options.Strict = False,
+    seed: options.Seed = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
+    json: options.Json = False,
+) -> None:
+    """Trim a network, layer by layer, until it meets a latency budget on the device, and fine-tune it.
+
+    Networks learn from the training split and are chosen by the validation split; the accuracy told is that on the test split.
+
+    Example: [bold]nas netadapt network.pt --target host --data photos/ --budget-ratio 0.5[/]
+    """
+    from latency.target import load_target
+    from nas.checkpoint import load_checkpoint
+    from nas.family import Family
+    from nas.recipe import load_recipe
+    from nas.run import open_run
+    from nas.steps import Settings
+    from nas.tuning import default_workers
+
+    where, start = load_target(target), load_checkpoint(checkpoint)
+    settings = Settings(
+        budget_ms=budget_ms,
+        budget_ratio=budget_ratio,
+        max_accuracy_drop=max_accuracy_drop,
+        method=method,  # type: ignore[arg-type]  # checked there
+        reduction=step,
+        decay=decay,
+        rule=rule,  # type: ignore[arg-type]
+        importance=importance,  # type: ignore[arg-type]
+        short=dataclasses.replace(load_recipe("short"), images=short_images, epochs=None),
+        workers=workers or default_workers(),
+        measure_every=measure_every,
+        audit_every=audit_every,
+        seed=seed,
+    )
+    images = _images(start, data, strict=strict)
+    long = _long(recipe, epochs, images)
+    request = {
+        "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
+        "data": images.fingerprint,
+        "target": where.name,
+        **{key: value for key, value in dataclasses.asdict(settings).items() if key != "workers"},
+        "long": long.to_dict(),
+        "distill": distill,
+        "threads": threads,
+    }
+    folder = out or Path("runs") / f"netadapt-{images.name}-{where.name}"
+    with open_run(folder, kind="netadapt", request=request) as run:
+        model = _model(run, where, start)
+        with progress_bar("trimming") as bar:
+            family = Family(
+                run=run,
+                start=start,
+                data=images,
+                device=where.open(),
+                runtime=where.settings,
+                model=model,
+                settings=settings,
+                events=_Events(bar),
+            )
+            steps, outcome = _trim(family, long, distill=distill, threads=threads)
+        report = _report(family, steps, outcome)
+        run.write_json("result.json", report)
+    if json:
+        show_json(report)
+    else:
+        _show(report)
+
+
+class _Events:
+    """Shows on stderr what a run tells."""
+
+    def __init__(self, bar: Bar) -> None:
+        self.progress = bar
+
+    def note(self, message: str) -> None:
+        note(message)
+
+
+def _trim(family: "Family", long: "Recipe", *, distill: float, threads: int) -> "tuple[list[Step], Outcome]":
+    from nas.adaptation import netadapt as adapt
+    from nas.finishing import finish
+    from nas.uniform import uniform
+
+    steps = adapt(family) if family.settings.method == "netadapt" else uniform(family)
+    return steps, finish(family, steps, recipe=long, distilled=distill, threads=threads)
+
+
+def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
+    """Images as the network takes them, divided as they were for its training."""
+    from nas.data import load_data
+    from nas.evaluation import as_trained
+
+    architecture = start.architecture
+    with progress_bar("reading images") as bar:
+        data = load_data(
+            source,
+            resolution=architecture.resolution,
+            channels=architecture.channels,
+            seed=int(start.metrics.get("seed", 0)),
+            strict=strict,
+            progress=bar,
+        )
+    for remark in data.notes:
+        note(remark)
+    if start.data.fingerprint and start.data.fingerprint != data.fingerprint:
+        note(
+            "the network was trained on other images, or on these divided otherwise: some held out here it may have seen"
+        )
+    return as_trained(data, start)
+
+
+def _long(source: str, epochs: float | None, data: "Data") -> "Recipe":
+    """The recipe of the long fine-tune, at the length that was asked for or at one that a laptop can bear."""
+    from nas.recipe import load_recipe
+
+    recipe = load_recipe(source)
+    if epochs is not None:
+        return dataclasses.replace(recipe, epochs=epochs, images=None)
+    return dataclasses.replace(recipe, epochs=None, images=min(round(LONG_EPOCHS * len(data.train)), LONG_IMAGES))
+
+
+def _model(run: "Run", target: "Target", start: "Checkpoint") -> "LatencyModel":
+    """The latency model of this run: the one it was started with, so that a resumed one proposes as before."""
+    from latency.model import LatencyModel
+    from latency.profiling import Progress
+    from nas.neighbours import model_near
+
+    kept = run.file("latency_model.json")
+    if kept.exists():
+        return LatencyModel.load(kept)
+    with progress_bar("profiling") as bar:
+
+        def show(state: Progress) -> None:
+            bar(f"measuring networks on {target.name} for its latency model", state.networks, state.wanted)
+
+        model = model_near(target, start.architecture, note=note, on_progress=show)
+    model.save(kept)
+    return model
+
+
+def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[str, Any]:
+    """The result as plain data; its steps are the whole family, the start first."""
+    from nas.calibration import Calibrated
+
+    final = family.checkpoint(outcome.step).architecture
+    low, high = Calibrated(family.model, outcome.step.factor).interval(final)
+    return {
+        "run": str(family.run.path),
+        "checkpoint": str(outcome.checkpoint),
+        "method": family.settings.method,
+        "accuracy": outcome.accuracy,
+        "start_accuracy": outcome.start_accuracy,
+        "validation_accuracy": outcome.validation_accuracy,
+        "budget_ms": family.budget_ms(steps[0]),
+        "start_ms": steps[0].ms,
+        "predicted_ms": outcome.step.predicted_ms,
+        "low_ms": low,
+        "high_ms": high,
+        "measured_ms": outcome.measured_ms,
+        "step": outcome.step.step,
+        "steps": [{**dataclasses.asdict(one), "checkpoint": str(family.run.file(one.checkpoint))} for one in steps],
+    }
+
+
+def _show(report: dict[str, Any]) -> None:
+    """The family as a table, and what it came to."""
+    table = Table(title="Networks of this run")
+    for heading in ("step", "predicted ms", "measured ms", "validation accuracy", "change"):
+        table.add_column(heading, justify="left" if heading == "change" else "right")
+    for step in report["steps"]:
+        measured = "" if step["measured_ms"] is None else f"{step['measured_ms']:.3g}"
+        table.add_row(
+            str(step["step"]), f"{step['predicted_ms']:.3g}", measured, f"{step['accuracy']:.1%}", step["what"]
+        )
+    stdout.print(table)
+    stdout.print(
+        f"{report['start_ms']:.3g} → {report['measured_ms']:.3g} ms on the device "
+        f"({report['start_ms'] / report['measured_ms']:.2f}× faster), accuracy on the test split "
+        f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
+    )
+    stdout.print(f"checkpoint: {report['checkpoint']}")

@@ -1,0 +1,129 @@
+"""The networks of one trimming run: the start, then one a step, each with its record, in the run's folder."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency.device import Device
+from latency.settings import RuntimeSettings
+from nas.calibration import Calibrated, Model, measure
+from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.data import Data
+from nas.errors import BudgetError
+from nas.evaluation import evaluate
+from nas.proposals import fastest
+from nas.run import Run
+from nas.steps import Events, Settings, Step
+from nas.tuning import one_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """A run's networks, and what is needed to make more of them.
+
+    Attributes:
+        run: the folder.
+        start: the untrimmed network.
+        data: learned from by its training split, chosen by its validation split.
+        device: where networks are measured.
+        runtime: how they run there.
+        model: predicts latencies there.
+        settings: what may be chosen.
+        events: who watches.
+    """
+
+    run: Run
+    start: Checkpoint
+    data: Data
+    device: Device
+    runtime: RuntimeSettings
+    model: Model
+    settings: Settings
+    events: Events
+
+    def first(self) -> Step:
+        """Step 0: the start, judged and measured; the model is made right for it."""
+        if kept := self.kept(0):
+            return kept
+        self.events.progress("measuring the start network", 0, None)
+        with one_thread():
+            judged = evaluate(self.start.network(), self.data.validation, self.data)
+        architecture = self.start.architecture
+        measured_ms = measure(self.device, self.start, self.runtime).low_ms
+        fitted = Calibrated(self.model).corrected(architecture, measured_ms)
+        self.save("step-00.pt", self.start)
+        return self.keep(
+            Step(
+                step=0,
+                what="start",
+                checkpoint="step-00.pt",
+                fingerprint=architecture.fingerprint,
+                accuracy=judged.accuracy,
+                loss=judged.loss,
+                predicted_ms=fitted.predict(architecture),
+                measured_ms=measured_ms,
+                factor=fitted.factor,
+            )
+        )
+
+    def budget_ms(self, start: Step) -> float | None:
+        """The budget in milliseconds, None where accuracy is the limit."""
+        ratio = self.settings.budget_ratio
+        return self.settings.budget_ms if ratio is None else ratio * start.ms
+
+    def reachable_budget_ms(self, start: Step) -> float | None:
+        """The budget in milliseconds, None where accuracy is the limit.
+
+        Raises:
+            BudgetError: the start meets it already, or nothing that trimming can make does.
+        """
+        budget_ms = self.budget_ms(start)
+        if budget_ms is None:
+            return None
+        if start.ms <= budget_ms:
+            raise BudgetError(
+                f"there is nothing to trim: the network takes {start.ms:.3g} ms, within the budget of {budget_ms:.3g} ms; "
+                "give a smaller budget"
+            )
+        _, least_ms = fastest(self.start.architecture, Calibrated(self.model, start.factor).predict)
+        if least_ms > budget_ms:
+            raise BudgetError(
+                f"the budget must be one that trimming can reach, got {budget_ms:.3g} ms; the fastest reachable is about "
+                f"{least_ms:.3g} ms: give a larger budget, or start from a faster network"
+            )
+        return budget_ms
+
+    def least_accuracy(self, start: Step) -> float | None:
+        """What validation accuracy must not fall below, None where latency is the limit."""
+        drop = self.settings.max_accuracy_drop
+        return None if drop is None else start.accuracy - drop
+
+    def checkpoint(self, step: Step) -> Checkpoint:
+        """The network of a step."""
+        return load_checkpoint(self.run.file(step.checkpoint))
+
+    def save(self, name: str, checkpoint: Checkpoint) -> Path:
+        """Write a network of this family; it says by which seed the start's images were divided, since it has seen the same."""
+        path = self.run.file(name)
+        metrics = {**checkpoint.metrics, "seed": self.start.metrics.get("seed", 0)}
+        save_checkpoint(path, dataclasses.replace(checkpoint, metrics=metrics))
+        return path
+
+    def kept(self, number: int) -> Step | None:
+        """The record of a step that was made before, None if there is none.
+
+        Raises:
+            BudgetError: it is damaged.
+        """
+        content = self.run.read_json(f"step-{number:02}.json")
+        try:
+            return None if content is None else Step(**content)
+        except TypeError:
+            raise BudgetError(
+                f"{self.run.path}: the record of step {number} is damaged; choose another --out"
+            ) from None
+
+    def keep(self, step: Step) -> Step:
+        """Write a step's record: from here on it is done."""
+        self.run.write_json(f"step-{step.step:02}.json", dataclasses.asdict(step))
+        return step

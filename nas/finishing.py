@@ -1,0 +1,114 @@
+"""The end of trimming: a long fine-tune of the network that is kept, judged once on the test split."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from nas.calibration import measure
+from nas.checkpoint import Checkpoint, load_checkpoint
+from nas.distillation import Distillation
+from nas.evaluation import evaluate
+from nas.family import Family
+from nas.recipe import Recipe
+from nas.steps import Step
+from nas.training import train
+from nas.tuning import one_thread
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What trimming came to.
+
+    Attributes:
+        step: the step whose network was kept; 0 if the start was.
+        checkpoint: the finished network.
+        accuracy: on the test split.
+        start_accuracy: of the untrimmed network there.
+        validation_accuracy: on the split that steps were chosen by.
+        measured_ms: on the device.
+    """
+
+    step: Step
+    checkpoint: Path
+    accuracy: float
+    start_accuracy: float
+    validation_accuracy: float
+    measured_ms: float
+
+
+def finish(
+    family: Family, steps: Sequence[Step], *, recipe: Recipe, distilled: float = 0.0, threads: int = 1
+) -> Outcome:
+    """Fine-tune the network that is kept, and judge it.
+
+    Where latency is the limit that is the last one. Where accuracy is, it is the smallest that is accurate enough after its long
+    fine-tune: the smallest is tried first.
+
+    Args:
+        family: the run's networks.
+        steps: its records, the start's first.
+        recipe: of the long fine-tune.
+        distilled: share of the loss that the untrimmed network's softened logits have; 0: labels alone.
+        threads: that the fine-tune computes on; another number rounds otherwise.
+    """
+    least = family.least_accuracy(steps[0])
+    kept, path, accuracy = steps[0], family.run.file(steps[0].checkpoint), steps[0].accuracy
+    for step in reversed(steps[1:]):
+        tuned = _tune(family, step, recipe=recipe, distilled=distilled, threads=threads)
+        score = load_checkpoint(tuned).metrics["accuracy"]
+        if least is None or score >= least:
+            kept, path, accuracy = step, tuned, score
+            break
+        family.events.note(f"step {step.step}: {score:.1%} after its long fine-tune, {least:.1%} is asked for")
+    checkpoint = load_checkpoint(path)
+    measured_ms = kept.measured_ms
+    if measured_ms is None:
+        family.events.progress("measuring the trimmed network", 0, None)
+        measured_ms = measure(family.device, checkpoint, family.runtime).low_ms
+    on_test = _on_test(family, checkpoint)
+    final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
+    return Outcome(
+        step=kept,
+        checkpoint=family.save(path.name, final),
+        accuracy=on_test,
+        start_accuracy=_on_test(family, family.start),
+        validation_accuracy=accuracy,
+        measured_ms=measured_ms,
+    )
+
+
+def _tune(family: Family, step: Step, *, recipe: Recipe, distilled: float, threads: int) -> Path:
+    """The checkpoint of a step's network after its long fine-tune; one that was interrupted goes on."""
+    path = family.run.file(f"final-{step.step:02}.pt")
+    if path.exists():
+        return path
+    state_file = path.with_suffix(".state")
+    settings = family.settings
+
+    def on_progress(what: str, done: int, total: int | None) -> None:
+        family.events.progress(f"long fine-tune of step {step.step}: {what}", done, total)
+
+    with one_thread():
+        torch.set_num_threads(threads)
+        result = train(
+            family.checkpoint(step),
+            family.data,
+            recipe,
+            seed=settings.seed,
+            skip_images=step.step * settings.short.length(len(family.data.train)),
+            state_file=state_file,
+            distillation=Distillation(family.start, weight=distilled) if distilled else None,
+            on_progress=on_progress,
+        )
+    metrics = {**result.checkpoint.metrics, "seconds": result.seconds}
+    family.save(path.name, dataclasses.replace(result.checkpoint, metrics=metrics))
+    state_file.unlink(missing_ok=True)
+    return path
+
+
+def _on_test(family: Family, checkpoint: Checkpoint) -> float:
+    with one_thread():
+        return evaluate(checkpoint.network(), family.data.test, family.data).accuracy

@@ -1,0 +1,76 @@
+"""A latency model that knows what trimming makes of one network: fitted to networks trimmed from it at random."""
+
+import random
+from collections.abc import Callable, Iterator
+
+from latency.errors import ModelError, UnmeasuredKernel
+from latency.model import LatencyModel
+from latency.profiling import Progress, profile_target
+from latency.store import load_model
+from latency.target import Target
+from searchspace.architecture import Architecture
+from searchspace.width import drop_block, droppable, set_widths, widths
+
+NETWORKS = 48  # profiled where the target's model does not know the network
+FEWEST_ALIKE = 24  # measured networks of the network's resolution, for the model to know it
+ALIGNED = 0.7  # of the random networks have widths that are multiples of `DIVISOR`
+DIVISOR = 8
+LEAST_SHARE = 0.2  # of a width that stays
+DROPPED = 0.1  # of the residual blocks
+
+
+def neighbours(architecture: Architecture, *, seed: int = 0) -> Iterator[Architecture]:
+    """The architecture, then networks trimmed from it at random, without end."""
+    source = random.Random(seed)
+    yield architecture
+    while True:
+        narrowed = architecture
+        for index in reversed(droppable(architecture)):
+            if source.random() < DROPPED and index in droppable(narrowed):
+                narrowed = drop_block(narrowed, index)
+        overall = source.uniform(LEAST_SHARE, 1.0)
+        divisor = DIVISOR if source.random() < ALIGNED else 1
+        counts = []
+        for width in widths(narrowed):
+            share = min(1.0, max(LEAST_SHARE, overall * source.uniform(0.6, 1.4)))
+            count = max(1, round(share * width.count / divisor)) * divisor
+            counts.append((width, min(count, width.count)))
+        yield set_widths(narrowed, counts)
+
+
+def knows(model: LatencyModel, architecture: Architecture) -> bool:
+    """Whether the model was fitted to networks of this resolution, and can predict this one."""
+    size = (architecture.resolution, architecture.channels)
+    alike = [one for one in model.measurements if (one.architecture.resolution, one.architecture.channels) == size]
+    if len(alike) < FEWEST_ALIKE:
+        return False
+    try:
+        model.predict(architecture)
+    except UnmeasuredKernel:
+        return False
+    return True
+
+
+def model_near(
+    target: Target,
+    architecture: Architecture,
+    *,
+    note: Callable[[str], None],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> LatencyModel:
+    """The target's latency model if it knows the network, else the one that profiling its neighbours gives.
+
+    Raises:
+        LatencyError: the device fails, or too few measurements on it are stable.
+    """
+    before = 0
+    try:
+        model = load_model(target)
+    except ModelError as reason:
+        note(f"{reason}; it is profiled now")
+    else:
+        if knows(model, architecture):
+            return model
+        before = len(model.measurements)
+        note(f"the latency model of {target.name!r} does not know such networks yet: some like it are measured now")
+    return profile_target(target, neighbours(architecture), networks=before + NETWORKS, on_progress=on_progress)

@@ -1,0 +1,72 @@
+"""How far each trimming step goes: the schedule of NetAdapt (arXiv 1804.03230), a first reduction that decays step by step."""
+
+import math
+from dataclasses import dataclass
+
+from nas.errors import BudgetError
+
+STEPS = 10  # to reach a budget where no first reduction is asked for
+WITHOUT_BUDGET = 0.06  # of the start's latency: the first reduction where no budget in milliseconds limits the steps
+
+
+@dataclass(frozen=True)
+class Reductions:
+    """Step `i`, counted from 0, shall save `first_ms · decayⁱ` milliseconds."""
+
+    first_ms: float
+    decay: float
+
+    def goal_ms(self, step: int, now_ms: float) -> float:
+        """What the network of a step may take, given what the one before takes."""
+        return now_ms - self.first_ms * self.decay**step
+
+    @property
+    def total_ms(self) -> float:
+        """What all steps together can save."""
+        return self.first_ms / (1 - self.decay) if self.decay < 1 else math.inf
+
+
+def parse_reduction(text: str) -> tuple[float, str]:
+    """A first reduction: milliseconds as in ``0.5ms``, or a fraction of the start's latency as in ``0.025``.
+
+    Raises:
+        BudgetError: it is neither, or not above 0, or a fraction not below 1.
+    """
+    number, unit = (text[:-2], "ms") if text.endswith("ms") else (text, "share")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf or (unit == "share" and value >= 1):
+        raise BudgetError(f"a reduction must be milliseconds (0.5ms) or a fraction of the start below 1, got {text!r}")
+    return value, unit
+
+
+def reductions(asked: str | None, *, decay: float, start_ms: float, budget_ms: float | None) -> Reductions:
+    """The schedule of a run.
+
+    Args:
+        asked: see `parse_reduction`; None: such that the budget is reached in `STEPS` steps.
+        decay: of the reduction from step to step, in (0, 1].
+        start_ms: of the untrimmed network.
+        budget_ms: where to, or None for as far as accuracy allows.
+
+    Raises:
+        BudgetError: a value is out of range, or all steps together cannot reach the budget.
+    """
+    if not 0 < decay <= 1:
+        raise BudgetError(f"the decay must be above 0 and at most 1, got {decay:g}")
+    if asked is not None:
+        value, unit = parse_reduction(asked)
+        schedule = Reductions(value if unit == "ms" else value * start_ms, decay)
+    elif budget_ms is None:
+        schedule = Reductions(WITHOUT_BUDGET * start_ms, decay)
+    else:
+        weight = sum(decay**step for step in range(STEPS))
+        schedule = Reductions((start_ms - budget_ms) / weight, decay)
+    if budget_ms is not None and schedule.total_ms <= start_ms - budget_ms:
+        raise BudgetError(
+            f"{start_ms - budget_ms:.3g} ms must be saved, but a first reduction of {schedule.first_ms:.3g} ms with decay "
+            f"{decay:g} saves {schedule.total_ms:.3g} ms at most: give a larger --step or --decay"
+        )
+    return schedule

@@ -1,0 +1,89 @@
+"""The baseline that NetAdapt is compared with: one width multiplier for the whole network, as MobileNets are scaled."""
+
+import time
+
+from nas.calibration import Calibrated, measure
+from nas.checkpoint import Checkpoint
+from nas.errors import BudgetError
+from nas.evaluation import evaluate
+from nas.family import Family
+from nas.proposals import Predict
+from nas.slicing import Slicer
+from nas.steps import Step
+from nas.tuning import one_thread
+from searchspace.width import Width, set_widths, widths
+
+GRID = 400  # multipliers that are tried, evenly spaced below 1
+DIVISOR = 8  # counts that are a multiple of it stay so
+TRIES = 5  # measurements until the budget is met on the device
+
+
+def uniform(family: Family) -> list[Step]:
+    """The start, and the network with the largest width multiplier that meets the budget on the device.
+
+    Raises:
+        BudgetError: accuracy is the limit, the start meets the budget already, or no multiplier does.
+        ModelError: model and device differ beyond correction.
+        DeviceError: the device is lost.
+    """
+    start = family.first()
+    if family.settings.max_accuracy_drop is not None:
+        raise BudgetError("a width multiplier needs --budget-ms or --budget-ratio, got --max-accuracy-drop")
+    budget_ms = family.reachable_budget_ms(start)
+    assert budget_ms is not None
+    return [start, family.kept(1) or _scaled(family, start, budget_ms)]
+
+
+def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
+    began = time.perf_counter()
+    slicer = Slicer.of(family.start, family.data, family.settings)
+    model = Calibrated(family.model, start.factor)
+    for _ in range(TRIES):
+        multiplier, counts = widest(family.start, model.predict, budget_ms)
+        narrow = slicer.narrowed(counts)
+        family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
+        measured_ms = measure(family.device, narrow, family.runtime).low_ms
+        model = model.corrected(narrow.architecture, measured_ms, tolerated=0.0)
+        if measured_ms <= budget_ms:
+            break
+    with one_thread():
+        judged = evaluate(narrow.network(), family.data.validation, family.data)
+    family.save("step-01.pt", narrow)
+    return family.keep(
+        Step(
+            step=1,
+            what=f"width multiplier {multiplier:.3g}",
+            checkpoint="step-01.pt",
+            fingerprint=narrow.architecture.fingerprint,
+            accuracy=judged.accuracy,
+            loss=judged.loss,
+            predicted_ms=model.predict(narrow.architecture),
+            measured_ms=measured_ms,
+            factor=model.factor,
+            proposals=1,
+            seconds=time.perf_counter() - began,
+        )
+    )
+
+
+def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float, dict[str, int]]:
+    """The largest multiplier whose network meets the budget, and the count of each width then.
+
+    Raises:
+        BudgetError: none does.
+    """
+    found = widths(start.architecture)
+    for step in range(GRID - 1, 0, -1):
+        multiplier = step / GRID
+        counts = {width.name: _multiplied(width, multiplier) for width in found}
+        if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
+            return multiplier, counts
+    raise BudgetError(f"no width multiplier makes the network as fast as {budget_ms:.3g} ms: give a larger budget")
+
+
+def _multiplied(width: Width, multiplier: float) -> int:
+    """The scaled count; heads of an attention are left as they are, as the families do."""
+    if width.name.endswith(".heads"):
+        return width.count
+    divisor = DIVISOR if width.count % DIVISOR == 0 else 1
+    return max(divisor, round(multiplier * width.count / divisor) * divisor)

@@ -1,0 +1,321 @@
+"""Trimming: it chooses what brute force chooses, meets its budget, survives being killed, and says what cannot be."""
+
+import itertools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from latency.errors import DeviceError, ModelError
+from nas import adaptation
+from nas.adaptation import netadapt
+from nas.checkpoint import load_checkpoint
+from nas.deployment import compare, onnx_model
+from nas.errors import BudgetError, TrainingError
+from nas.family import Family
+from nas.finishing import finish
+from nas.recipe import Recipe
+from nas.steps import Step
+from nas.tuning import Job, Score
+from nas.uniform import uniform
+from searchspace.architecture import Architecture
+from searchspace.width import drop_block, droppable, set_widths, widths
+from tests.nas.family import DATA, TINY, Events, FakeModel, SlowDevice, fake_ms, family, trained
+
+LONG = Recipe(images=160, batch_size=16, lr=0.02, flip=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Such small networks are slower on several threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same(one: Path, other: Path) -> bool:
+    states = load_checkpoint(one).state, load_checkpoint(other).state
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(tensor, states[1][name]) for name, tensor in states[0].items()
+    )
+
+
+def timeless(steps: Sequence[Step]) -> list[dict[str, Any]]:
+    return [{**vars(step), "seconds": 0} for step in steps]
+
+
+# Choice
+
+
+def oracle(architecture: Architecture) -> float:
+    """An accuracy that every channel raises, each in its own measure."""
+    weights = {"hidden": 3.0, "cout": 5.0}
+    total = sum(weights[width.fields[-1].rsplit(".", 1)[1]] * width.count**0.5 for width in widths(architecture))
+    return total / 100
+
+
+def use_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fine-tuning changes nothing and accuracy is the oracle's."""
+
+    class Asked:
+        def run(self, jobs: Sequence[Job], *, on_done: Callable[[int], None]) -> list[Score | None]:
+            for job in jobs:
+                shutil.copyfile(job.start, job.result)
+            return [Score(oracle(load_checkpoint(job.start).architecture), 1.0) for job in jobs]
+
+    @contextmanager
+    def asked(data: object, *, workers: int) -> Iterator[Asked]:
+        yield Asked()
+
+    monkeypatch.setattr(adaptation, "open_tuner", asked)
+
+
+def reachable(architecture: Architecture) -> list[Architecture]:
+    """Every network that one width, widths of a stage, or a dropped block away."""
+    found = widths(architecture)
+    singles = [set_widths(architecture, [(width, count)]) for width in found for count in range(1, width.count)]
+    return singles + [drop_block(architecture, index) for index in droppable(architecture)]
+
+
+@pytest.mark.parametrize("rule", ["accuracy", "ratio"])
+def test_every_choice_is_that_of_brute_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rule: str) -> None:
+    use_oracle(monkeypatch)
+    steps = netadapt(family(tmp_path, budget_ratio=0.4, rule=rule))
+    assert len(widths(TINY)) == 3
+    assert steps[-1].ms <= 0.4 * steps[0].ms < steps[-2].ms
+    first_ms = (steps[0].ms - 0.4 * steps[0].ms) / sum(0.96**step for step in range(10))
+    for before, step in itertools.pairwise(steps):
+        start = load_checkpoint(tmp_path / before.checkpoint).architecture
+        goal_ms = max(before.ms - first_ms * 0.96**before.step, 0.4 * steps[0].ms)
+        meeting = [one for one in reachable(start) if fake_ms(one) <= goal_ms + 1e-12]
+        accuracy_before = before.accuracy if before.step else steps[0].accuracy
+
+        def value(
+            one: Architecture, now_ms: float = before.predicted_ms, accuracy_before: float = accuracy_before
+        ) -> float:
+            gained = oracle(one) - (accuracy_before if rule == "ratio" else 0.0)
+            return gained / (now_ms - fake_ms(one)) if rule == "ratio" else gained
+
+        chosen = load_checkpoint(tmp_path / step.checkpoint).architecture
+        if rule == "accuracy":
+            assert oracle(chosen) == pytest.approx(max(map(oracle, meeting)))
+        else:
+            widest = [one for one in meeting if not any(_contains(other, one) for other in meeting if other != one)]
+            assert value(chosen) == pytest.approx(max(map(value, widest)))
+
+
+def _contains(one: Architecture, other: Architecture) -> bool:
+    mine, theirs = ({width.fields: width.count for width in widths(each)} for each in (one, other))
+    return fake_ms(one) <= fake_ms(other) and all(mine.get(key, 0) >= count for key, count in theirs.items())
+
+
+def test_the_first_rung_stops_some_and_an_audit_stops_none(tmp_path: Path) -> None:
+    wide = family(tmp_path / "a", budget_ratio=0.6, audit_every=2)
+    steps = netadapt(wide)
+    assert [step.audit is None for step in steps[1:]] == [bool(step.step % 2) for step in steps[1:]]
+    for step in steps[1:]:
+        assert step.proposals - step.dominated - step.stopped >= 1
+        assert step.stopped == 0 or step.audit is None
+
+
+# The whole of it
+
+
+def test_the_budget_is_met_and_the_result_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
+    trimmed = family(tmp_path, budget_ratio=0.6)
+    steps = netadapt(trimmed)
+    outcome = finish(trimmed, steps, recipe=LONG, distilled=0.5)
+    final = load_checkpoint(outcome.checkpoint)
+    assert outcome.measured_ms <= 0.6 * steps[0].ms
+    assert outcome.measured_ms == pytest.approx(fake_ms(final.architecture), rel=1e-3)
+    assert outcome.accuracy > 0.7
+    assert outcome.start_accuracy > 0.9
+    assert final.metrics["test_accuracy"] == outcome.accuracy
+    assert final.metrics["accuracy"] == outcome.validation_accuracy
+    images = (DATA.test.images.float() / 255 - 0.4) / 0.2
+    compare(onnx_model(final, batch=None), final.network(), images)
+    assert [json.loads((tmp_path / f"step-{step.step:02}.json").read_text())["accuracy"] for step in steps] == [
+        step.accuracy for step in steps
+    ]
+    assert not list(tmp_path.glob("*.proposals"))
+    for step in steps:
+        kept = load_checkpoint(tmp_path / step.checkpoint)
+        assert kept.architecture.fingerprint == step.fingerprint
+        assert kept.metrics["seed"] == trained().metrics["seed"], "as that divides the images"
+    predicted = [step.predicted_ms for step in steps]
+    assert predicted == sorted(predicted, reverse=True)
+
+
+@pytest.mark.parametrize("importance", ["l2", "taylor"])
+def test_workers_change_nothing(tmp_path: Path, importance: str) -> None:
+    workers = 2 if importance == "l2" else 1
+    one, other = (
+        netadapt(family(tmp_path / str(count), budget_ratio=0.85, importance=importance, workers=count))
+        if index == 0 or count > 1
+        else netadapt(family(tmp_path / "again", budget_ratio=0.85, importance=importance))
+        for index, count in enumerate((1, workers))
+    )
+    assert timeless(one) == timeless(other)
+    folder = tmp_path / ("2" if workers == 2 else "again")
+    assert all(same(tmp_path / "1" / step.checkpoint, folder / step.checkpoint) for step in one)
+
+
+SCRIPT = """
+import os, signal, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from nas.adaptation import netadapt
+from nas.finishing import finish
+from tests.nas.family import Events, family
+from tests.nas.test_adaptation import LONG
+def kill(what):
+    if what.startswith(sys.argv[2]):
+        os.kill(os.getpid(), signal.SIGKILL)
+trimmed = family(Path(sys.argv[1]), budget_ratio=0.75, events=Events(kill))
+finish(trimmed, netadapt(trimmed), recipe=LONG)
+"""
+
+
+def test_kill_9(tmp_path: Path) -> None:
+    """Killed again and again, at other places each time, it ends where an undisturbed run ends."""
+    calm = family(tmp_path / "calm", budget_ratio=0.75)
+    steps = netadapt(calm)
+    wanted = finish(calm, steps, recipe=LONG)
+    moments = ("step 1: proposals fine-tuned 3", "step 2: hopeful proposals fine-tuned 1", "long fine-tune")
+    folder = tmp_path / "killed"
+    for moment in moments:
+        command = [sys.executable, "-c", SCRIPT, str(folder), moment]
+        assert subprocess.run(command, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL, moment
+    seen: list[str] = []
+    resumed = family(folder, budget_ratio=0.75, events=Events(seen.append))
+    again = netadapt(resumed)
+    assert not seen, "steps were made again"
+    got = finish(resumed, again, recipe=LONG)
+    assert timeless(again) == timeless(steps)
+    assert same(got.checkpoint, wanted.checkpoint)
+    assert (got.accuracy, got.measured_ms) == (wanted.accuracy, wanted.measured_ms)
+
+
+def test_smallest_network_within_a_drop_of_accuracy(tmp_path: Path) -> None:
+    trimmed = family(tmp_path, budget_ratio=None, max_accuracy_drop=0.1, reduction="0.15")
+    steps = netadapt(trimmed)
+    outcome = finish(trimmed, steps, recipe=LONG)
+    least = steps[0].accuracy - 0.1
+    assert outcome.validation_accuracy >= least
+    tried = [step for step in steps if step.step > outcome.step.step]
+    assert all(load_checkpoint(tmp_path / f"final-{step.step:02}.pt").metrics["accuracy"] < least for step in tried)
+    assert all(step.accuracy < least for step in steps[-2:]) or outcome.step is steps[-1]
+
+
+def test_uniform_scales_every_width_alike(tmp_path: Path) -> None:
+    scaled = family(tmp_path, budget_ratio=0.6, method="uniform")
+    steps = uniform(scaled)
+    assert len(steps) == 2
+    assert steps[1].ms <= 0.6 * steps[0].ms
+    counts = {width.fields: width.count for width in widths(load_checkpoint(tmp_path / "step-01.pt").architecture)}
+    assert all(counts[width.fields] < width.count for width in widths(TINY) if width.count % 8)
+    assert finish(scaled, steps, recipe=LONG).step == steps[1]
+
+
+# Model and device
+
+
+def test_a_model_that_is_off_by_a_factor_is_corrected(tmp_path: Path) -> None:
+    right, wrong = (
+        netadapt(family(tmp_path / str(share), budget_ratio=0.7, model=FakeModel(share))) for share in (1.0, 0.8)
+    )
+    assert wrong[0].factor == pytest.approx(1.25, rel=1e-3)
+    assert [step.fingerprint for step in right] == [step.fingerprint for step in wrong]
+
+
+class Drifting(FakeModel):
+    """Right about the start, ever more wrong about what is made of it."""
+
+    def predict(self, architecture: Architecture) -> Any:
+        true = FakeModel().predict(architecture)
+        start = fake_ms(TINY)
+        return FakeModel((true.ms / start) ** self.share).predict(architecture)
+
+
+def test_a_model_that_drifts_is_corrected_until_the_device_meets_the_budget(tmp_path: Path) -> None:
+    events = Events()
+    steps = netadapt(family(tmp_path, budget_ratio=0.6, model=Drifting(0.3), measure_every=2, events=events))
+    assert any("the model is corrected" in note for note in events.notes)
+    assert steps[-1].measured_ms is not None
+    assert steps[-1].measured_ms <= 0.6 * (steps[0].measured_ms or 0)
+    assert steps[-1].factor > 1.05
+
+
+def test_a_model_that_is_no_guide_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"must agree within 50% to trim by, .* profile the target"):
+        netadapt(family(tmp_path, model=FakeModel(0.5)))
+
+
+class Lost(SlowDevice):
+    """A device that is unplugged after some measurements."""
+
+    left = 2
+
+    def measure(self, *args: Any, **options: Any) -> Any:
+        if self.left == 0:
+            raise DeviceError(f"{self.name}: is not there any more")
+        self.left -= 1
+        return super().measure(*args, **options)
+
+
+def test_a_device_lost_in_the_middle(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match="not there any more"):
+        netadapt(family(tmp_path / "lost", budget_ratio=0.75, measure_every=1, device=Lost()))
+    assert (tmp_path / "lost" / "step-01.json").exists()
+    resumed = netadapt(family(tmp_path / "lost", budget_ratio=0.75, measure_every=1))
+    assert timeless(resumed) == timeless(netadapt(family(tmp_path / "calm", budget_ratio=0.75, measure_every=1)))
+
+
+# Refusals
+
+
+def refusing(tmp_path: Path, **changes: Any) -> Callable[[], Family]:
+    return lambda: family(tmp_path, **{"budget_ratio": None, **changes})
+
+
+def test_budgets_that_make_no_sense(tmp_path: Path) -> None:
+    start_ms = fake_ms(TINY)
+    with pytest.raises(BudgetError, match=r"there is nothing to trim: the network takes .* within the budget of 99 ms"):
+        netadapt(family(tmp_path / "1", budget_ratio=None, budget_ms=99.0))
+    with pytest.raises(BudgetError, match=r"got 1e-06 ms; the fastest reachable is about \d.* ms"):
+        netadapt(family(tmp_path / "2", budget_ratio=None, budget_ms=1e-6))
+    with pytest.raises(BudgetError, match=r"must be saved, but a first reduction of"):
+        netadapt(family(tmp_path / "3", budget_ratio=None, budget_ms=0.6 * start_ms, reduction="0.001"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, "exactly one limit is needed: .* got none"),
+        ({"budget_ms": 1.0, "budget_ratio": 0.5}, "got --budget-ms, --budget-ratio"),
+        ({"budget_ratio": 1.5}, "--budget-ratio must be between 0 and 1, got 1.5"),
+        ({"budget_ms": -1.0}, "--budget-ms must be above 0, got -1"),
+        ({"budget_ms": 1.0, "rule": "luck"}, "--rule must be one of accuracy, ratio, got 'luck'"),
+        ({"budget_ms": 1.0, "method": "x"}, "--method must be one of netadapt, uniform"),
+        ({"budget_ms": 1.0, "importance": "x"}, "--importance must be one of l2, taylor"),
+        ({"budget_ms": 1.0, "workers": 0}, "--workers must be at least 1, got 0"),
+    ],
+)
+def test_settings_that_make_no_sense(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(BudgetError, match=message):
+        refusing(tmp_path, **changes)()
+
+
+def test_training_that_diverges_everywhere(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="step 1: the loss of every proposal became infinite"):
+        netadapt(family(tmp_path, short=Recipe(images=64, batch_size=16, lr=1e18, warm_up=0)))

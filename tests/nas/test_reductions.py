@@ -1,0 +1,46 @@
+"""The schedule of reductions reaches the budget, or says that it does not."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nas.errors import BudgetError
+from nas.reductions import STEPS, parse_reduction, reductions
+
+
+@given(st.floats(0.5, 100), st.floats(0.05, 0.95), st.floats(0.5, 1))
+def test_the_default_reaches_the_budget_in_its_number_of_steps(start_ms: float, share: float, decay: float) -> None:
+    schedule = reductions(None, decay=decay, start_ms=start_ms, budget_ms=share * start_ms)
+    now = start_ms
+    for step in range(STEPS):
+        assert now > share * start_ms
+        now = schedule.goal_ms(step, now)
+    assert now == pytest.approx(share * start_ms)
+    assert schedule.total_ms > start_ms - share * start_ms
+
+
+def test_the_papers_schedule() -> None:
+    schedule = reductions("0.5ms", decay=0.96, start_ms=20, budget_ms=10)
+    assert schedule.goal_ms(0, 20) == 19.5
+    assert schedule.goal_ms(1, 19.5) == pytest.approx(19.5 - 0.48)
+    assert schedule.total_ms == pytest.approx(12.5)
+    assert reductions("0.025", decay=1.0, start_ms=20, budget_ms=None).goal_ms(7, 10) == 9.5
+
+
+def test_one_that_falls_short_is_refused() -> None:
+    with pytest.raises(
+        BudgetError, match=r"15 ms must be saved, but .* 0\.5 ms with decay 0\.96 saves 12\.5 ms at most"
+    ):
+        reductions("0.5ms", decay=0.96, start_ms=20, budget_ms=5)
+
+
+@pytest.mark.parametrize("text", ["0", "-1ms", "1.5", "ms", "much", "inf", "nan"])
+def test_refusals(text: str) -> None:
+    with pytest.raises(BudgetError, match="a reduction must be"):
+        parse_reduction(text)
+
+
+@pytest.mark.parametrize("decay", [0, 1.1, -1])
+def test_decay_out_of_range(decay: float) -> None:
+    with pytest.raises(BudgetError, match="decay must be above 0"):
+        reductions(None, decay=decay, start_ms=2, budget_ms=1)
