@@ -130,7 +130,8 @@ def test_a_diverged_candidate_fails_and_the_search_goes_on(tmp_path: Path) -> No
     assert outcomes["complete"] + outcomes["pruned"] + outcomes["failed"] == 12
 
 
-def test_a_used_up_space_ends_with_one_line(tmp_path: Path) -> None:
+def test_a_used_up_space_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.study.WASTE_LIMIT", 3)
     tiny = parse_space(
         "{format: 1, resolution: 8, stages: [{depth: 1, width: [8, 16], blocks: {conv: {kernel: [1, 3]}}}]}"
     ).adapt(channels=1, classes=2)

@@ -15,6 +15,7 @@ from searchspace.sampling import FixedSuggest, RandomSuggest, every
 from searchspace.space import load_space, parse_space
 from tests.searchspace.strategies import DEFAULT, EVERYTHING, architectures
 
+CONFIGS = Path(__file__).parents[2] / "experiments" / "configs"
 SMALL = """
 format: 1
 resolution: 8
@@ -143,6 +144,15 @@ def test_a_wrong_space_is_refused_by_the_name_of_its_key(old: str, new: str, mes
     with pytest.raises(SpaceError) as refused:
         parse_space(text.replace(old, new, 1))
     assert message in str(refused.value)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_configured_spaces_can_be_drawn_from(path: Path) -> None:
+    space = load_space(str(path)).adapt(channels=3, classes=10)
+    drawn = [space.sample(RandomSuggest(seed)) for seed in range(20)]
+    assert all(space.contains(architecture) for architecture in drawn[:3])
+    assert space.size() > 10**9
+    assert f"--space experiments/configs/{path.name}" in path.read_text()  # it says how it is used
 
 
 def test_attention_cannot_open_a_stage() -> None:
