@@ -5,7 +5,7 @@ from pathlib import Path
 
 from searchspace.architecture import Architecture
 from searchspace.errors import ArchitectureError, NasError
-from searchspace.references import reference
+from searchspace.references import REFERENCES, reference
 
 FILES = (".json", ".yaml", ".yml")
 CHECKPOINT = ".pt"
@@ -54,7 +54,7 @@ def load_architecture(
 
 
 def _reference(name: str, width_multiplier: float) -> Architecture:
-    if Path(name).exists():
+    if name not in REFERENCES and Path(name).exists():
         raise ArchitectureError(f"{name}: an architecture file must end in {', '.join((*FILES, CHECKPOINT))}")
     return reference(name, width_multiplier=width_multiplier)
 
