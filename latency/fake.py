@@ -118,11 +118,16 @@ def _node_ns(model: bytes) -> tuple[tuple[str, str, float], ...]:
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(model), strict_mode=True).graph
     values = {value.name: _numbers(value) for value in (*graph.value_info, *graph.output)}
     weights = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in weights:
+            weights[node.output[0]] = weights[node.input[0]]  # of an 8-bit model
     nodes = []
     for node in graph.node:
         written = values.get(node.output[0], 0)
         ns = VALUE_NS * written
         shape = next((weights[name] for name in node.input if len(weights.get(name, ())) > 1), None)
+        if node.output[0] in weights:
+            continue
         if shape is not None and node.op_type == "Conv":
             depthwise = shape[1] == 1 and shape[0] > 1
             ns += NODE_NS + (DEPTHWISE_MAC_NS if depthwise else MAC_NS) * written * shape[1] * shape[2] * shape[3]

@@ -19,7 +19,8 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 ``unfold``     numbers copied to turn a plain convolution into a matrix product (``gather``: one by one, for a stride)
 =============  ==================================================================================================
 
-and ``activation NAME:out`` for fused activations other than ReLU.
+and ``activation NAME:out`` for fused activations other than ReLU. Integer convolutions are matrix products of their own tile;
+their depthwise kernel works on `INTEGER_CHANNELS` channels together.
 """
 
 from collections.abc import Iterable, Iterator
@@ -29,15 +30,24 @@ from latency.kernel import Kernel
 GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops compute together
 COLUMNS = 6  # outputs of a row that they compute together, at most
 PRODUCT_ROWS, PRODUCT_COLUMNS = 12, 16  # tile of a plain matrix product
+INTEGER_COLUMNS, INTEGER_DEPTH = 16, 4  # tile of an integer matrix product
+INTEGER_CHANNELS = 16
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
+ANY_LAYOUT = (
+    "ReorderInput",
+    "ReorderOutput",
+    "Transpose",
+    "QuantizeLinear",
+    "DequantizeLinear",
+)  # cost the same in each
 FREE = ("", "Relu")  # activations that the inner loop does on its way; others are one more pass over the output
 
 
 def kind(kernel: Kernel) -> str:
     """Which kernels share weights."""
-    if kernel.op != "Conv":
-        return kernel.op if kernel.op.startswith("Reorder") else f"{kernel.layout} {kernel.op}"
+    if not kernel.convolves:
+        return kernel.op if kernel.op in ANY_LAYOUT else f"{kernel.layout} {kernel.op}"
     if kernel.groups > 1:
         return f"{kernel.layout} depthwise"
     if kernel.direct:
@@ -48,7 +58,7 @@ def kind(kernel: Kernel) -> str:
 def measured_as(kernel: Kernel) -> tuple[str, ...]:
     """What must have been measured before this kernel's time can be told: its kind with its window, and its activation."""
     name = kind(kernel)
-    if kernel.kernel > 1 and kernel.op == "Conv":
+    if kernel.kernel > 1 and kernel.convolves:
         name = f"{name} {kernel.kernel}×{kernel.kernel}"
     if kernel.activation in FREE:
         return (name,)
@@ -65,7 +75,7 @@ def quantities(kernels: Iterable[Kernel], *, nchwc_block: int) -> dict[str, floa
     total: dict[str, float] = {}
     for kernel in kernels:
         prefix = kind(kernel)
-        terms = _convolution(kernel, nchwc_block) if kernel.op == "Conv" else _other(kernel)
+        terms = _convolution(kernel, nchwc_block) if kernel.convolves else _other(kernel)
         for term, value in terms:
             if value:
                 key = f"{prefix}:{term}"
@@ -77,12 +87,15 @@ def quantities(kernels: Iterable[Kernel], *, nchwc_block: int) -> dict[str, floa
 
 
 def _convolution(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
-    _, rows, columns = kernel.shape
-    window = kernel.kernel**2
-    cin = kernel.source.channels
+    if kernel.op == "QLinearConv":
+        yield from _integer_convolution(kernel)
+        return
     if kernel.layout == "nchw":
         yield from _plain_convolution(kernel)
         return
+    _, rows, columns = kernel.shape
+    window = kernel.kernel**2
+    cin = kernel.source.channels
     out_blocks = -(-kernel.shape.channels // block)
     depth = 1 if kernel.groups > 1 else cin if kernel.direct else -(-cin // block) * block
     macs = rows * columns * out_blocks * block * depth * window
@@ -131,6 +144,33 @@ def _plain_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
         yield "add", kernel.shape.values
 
 
+def _integer_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
+    """A convolution of integers: one matrix product with the channels last, or a loop over the window."""
+    outputs = kernel.shape.height * kernel.shape.width
+    channels, window = kernel.shape.channels, kernel.kernel**2
+    yield "kernel", 1
+    yield "in", kernel.source.values
+    yield "out", kernel.shape.values
+    yield "weights", kernel.weights
+    yield "spilled", max(0, kernel.source.values + kernel.shape.values + kernel.weights - 4 * LEVEL2_VALUES)
+    if kernel.groups > 1:
+        yield "macs", outputs * window * _up(channels, INTEGER_CHANNELS)
+        yield "calls", outputs
+        return
+    depth = kernel.source.channels * window
+    macs = outputs * channels * _up(depth, INTEGER_DEPTH)
+    yield "macs", macs
+    yield "columns", macs * (_up(channels, INTEGER_COLUMNS) / channels - 1)
+    yield "calls", outputs * (_up(channels, INTEGER_COLUMNS) // INTEGER_COLUMNS)
+    if kernel.kernel > 1 or kernel.stride > 1:
+        yield "unfold", outputs * depth
+
+
+def _up(count: int, step: int) -> int:
+    """The multiple of `step` that holds `count`."""
+    return -(-count // step) * step
+
+
 def _other(kernel: Kernel) -> Iterator[tuple[str, float]]:
     yield "kernel", 1
     if kernel.op in ("Reshape", "Flatten"):  # moves nothing
@@ -138,7 +178,7 @@ def _other(kernel: Kernel) -> Iterator[tuple[str, float]]:
     if kernel.macs:
         yield "macs", kernel.macs
     yield "in", kernel.source.values
-    if kernel.op in ("MaxPool", "AveragePool"):
+    if kernel.op.endswith(("MaxPool", "AveragePool")) and "Global" not in kernel.op:
         yield "window", kernel.shape.values * kernel.kernel**2
     yield "out", kernel.shape.values
 

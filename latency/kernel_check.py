@@ -5,15 +5,19 @@ from collections import Counter
 import onnx
 from onnx import NodeProto
 
-from latency.kernel import Kernel, kernels
+from latency.kernel import PRODUCTS, Kernel
+from latency.planning import kernels
+from latency.settings import Precision
 from searchspace.graph import Graph
 
 NCHWC_DOMAIN = "com.microsoft.nchwc"
-CONVOLUTIONS = ("Conv", "FusedConv")
-POOLS = ("MaxPool", "AveragePool")
+WEIGHT_INPUT = {"Conv": 1, "FusedConv": 1, "QLinearConv": 3, "Gemm": 1, "QGemm": 3}
+CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
+POOLS = ("MaxPool", "AveragePool", "NhwcMaxPool", "QLinearAveragePool")
+NOT_COMPARED = ("Transpose",)  # the runtime places them by an estimate of costs (see `latency.int8_kernels`)
 
 
-def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int) -> list[str]:
+def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int, precision: Precision = "fp32") -> list[str]:
     """Differences between the kernels by rule and those of the runtime's optimised model; none if the rules hold.
 
     Compared are the node types with their layout, and of convolutions the (padded) weight's shape, window, groups, fused
@@ -23,11 +27,13 @@ def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int) -> list[str
         graph: the lowered network.
         optimized: the ONNX model that the runtime saved for it (see `latency.device.Device.optimize`).
         nchwc_block: channels in a block on that device.
+        precision: of the model that was optimised.
     """
-    expected = Counter(_expected(kernel, nchwc_block) for kernel in kernels(graph, nchwc_block=nchwc_block))
+    planned = kernels(graph, nchwc_block=nchwc_block, precision=precision)
+    expected = Counter(_expected(kernel, nchwc_block) for kernel in planned if kernel.op not in NOT_COMPARED)
     model = onnx.load_from_string(optimized).graph
     weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
-    found = Counter(_found(node, weights) for node in model.node)
+    found = Counter(_found(node, weights) for node in model.node if node.op_type not in NOT_COMPARED)
     return [f"expected {count} × {text}" for text, count in sorted((expected - found).items())] + [
         f"found {count} × {text}" for text, count in sorted((found - expected).items())
     ]
@@ -36,22 +42,22 @@ def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int) -> list[str
 def _expected(kernel: Kernel, block: int) -> str:
     """A kernel in the words that `_found` uses for a node."""
     blocked = kernel.layout == "nchwc"
-    if kernel.op == "Conv":
+    if kernel.convolves:
         cout, cin = kernel.shape.channels, kernel.source.channels // kernel.groups
         groups = kernel.groups
         if blocked:
             cout = _padded(cout, block)
             cin = cin if kernel.direct or groups > 1 else _padded(cin, block)
             groups = _padded(groups, block) if groups > 1 else 1
-        name = "nchwc Conv" if blocked else "FusedConv" if kernel.activation or kernel.add else "Conv"
+        name = "nchwc Conv" if blocked else "FusedConv" if kernel.activation or kernel.add else kernel.op
         window = f"stride {kernel.stride} pad {kernel.padding} groups {groups}"
         fused = f"{kernel.activation}{' +add' if kernel.add else ''}"
         return f"{name} {(cout, cin, kernel.kernel, kernel.kernel)} {window} {fused}".rstrip()
     if kernel.op in POOLS:
         window = f"kernel {kernel.kernel} stride {kernel.stride} pad {kernel.padding}"
         return f"{'nchwc ' if blocked else ''}{kernel.op} {window}"
-    if kernel.op == "Gemm":
-        return f"Gemm {(kernel.shape.channels, kernel.source.channels)}"
+    if kernel.op in PRODUCTS:
+        return f"{kernel.op} {(kernel.shape.channels, kernel.source.channels)}"
     if kernel.op == "ReorderOutput":
         return f"nchwc ReorderOutput {kernel.shape.channels}"
     own = kernel.op == "ReorderInput" or (kernel.op == "GlobalAveragePool" and blocked)
@@ -66,13 +72,14 @@ def _found(node: NodeProto, weights: dict[str, tuple[int, ...]]) -> str:
     padding = attributes.get("pads", [0])[0]
     if node.op_type in CONVOLUTIONS:
         activation = attributes.get("activation", b"").decode()
-        fused = f"{activation}{' +add' if len(node.input) > 3 else ''}"
+        summed = node.op_type != "QLinearConv" and len(node.input) > 3
+        fused = f"{activation}{' +add' if summed else ''}"
         window = f"stride {stride} pad {padding} groups {attributes.get('group', 1)}"
-        return f"{name} {weights[node.input[1]]} {window} {fused}".rstrip()
+        return f"{name} {weights[node.input[WEIGHT_INPUT[node.op_type]]]} {window} {fused}".rstrip()
     if node.op_type in POOLS:
         return f"{name} kernel {attributes['kernel_shape'][0]} stride {stride} pad {padding}"
-    if node.op_type == "Gemm":
-        return f"Gemm {weights[node.input[1]]}"
+    if node.op_type in PRODUCTS:
+        return f"{name} {weights[node.input[WEIGHT_INPUT[node.op_type]]]}"
     if node.op_type == "ReorderOutput":
         return f"{name} {attributes['channels']}"
     return name

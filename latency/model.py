@@ -15,7 +15,8 @@ from typing import Any
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.features import measured_as, quantities
 from latency.fitting import NETWORK, Accuracy
-from latency.kernel import Entry, Kernel, block_plan, head_plan
+from latency.kernel import Entry, Kernel
+from latency.planning import block_plan, head_plan
 from latency.provenance import Provenance
 from latency.settings import RuntimeSettings
 from latency.target import Basis
@@ -132,7 +133,14 @@ class LatencyModel:
 
         @lru_cache(maxsize=1 << 17)
         def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, Entry]:
-            kernels, leaves = block_plan(block, shape, entry, norm=norm, nchwc_block=self.provenance.nchwc_block)
+            kernels, leaves = block_plan(
+                block,
+                shape,
+                entry,
+                norm=norm,
+                nchwc_block=self.provenance.nchwc_block,
+                precision=self.settings.precision,
+            )
             return self.kernels_ms(kernels), leaves
 
         return cost
@@ -143,8 +151,16 @@ class LatencyModel:
 
         @lru_cache(maxsize=1 << 12)
         def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> float:
-            block = self.provenance.nchwc_block
-            return self.kernels_ms(head_plan(head, shape, entry, classes=classes, norm=norm, nchwc_block=block))
+            kernels = head_plan(
+                head,
+                shape,
+                entry,
+                classes=classes,
+                norm=norm,
+                nchwc_block=self.provenance.nchwc_block,
+                precision=self.settings.precision,
+            )
+            return self.kernels_ms(kernels)
 
         return cost
 

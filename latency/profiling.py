@@ -14,16 +14,16 @@ from latency.device import Device
 from latency.errors import ModelError
 from latency.features import measured_as, quantities
 from latency.fitting import accuracy, cross_validate, fit
-from latency.kernel import kernels
 from latency.kernel_check import check_rules
 from latency.model import COVERAGE, LatencyModel, Measurement
+from latency.planning import kernels
 from latency.provenance import Provenance
 from latency.settings import Effort
+from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
-from searchspace.onnx_graph import random_weights, to_onnx
 
 JOB = 12  # networks measured side by side
 FEWEST = 12  # stable measurements below which nothing is fitted
@@ -117,7 +117,8 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
             "measure more networks, and stop what else runs on the device"
         )
     block = provenance.nchwc_block
-    planned = [kernels(lower(one.architecture), nchwc_block=block) for one in stable]
+    precision = target.settings.precision
+    planned = [kernels(lower(one.architecture), nchwc_block=block, precision=precision) for one in stable]
     rows = [quantities(part, nchwc_block=block) for part in planned]
     kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
     ms = np.array([one.timing.low_ms for one in stable])
@@ -177,9 +178,10 @@ def _measure(
 ) -> Iterator[Measurement]:
     """Measures some networks side by side; the first one's kernels are compared with what the runtime makes of it."""
     graphs = [lower(architecture) for architecture in job]
-    models = [to_onnx(graph, random_weights(graph)) for graph in graphs]
+    precision = target.settings.precision
+    models = [stand_in(graph, precision) for graph in graphs]
     optimized = device.optimize(models[0], settings=target.settings)
-    if found := check_rules(graphs[0], optimized, nchwc_block=provenance.nchwc_block):
+    if found := check_rules(graphs[0], optimized, nchwc_block=provenance.nchwc_block, precision=precision):
         raise ModelError(
             f"ONNX Runtime {provenance.runtime} executes other kernels on {target.name!r} than the rules of the latency model "
             f"say, so it cannot be fitted: {'; '.join(found[:3])}"

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.features import measured_as
-from latency.kernel import kernels
 from latency.model import LatencyModel
+from latency.planning import kernels
 from latency.profiling import Progress, profile_target
+from latency.settings import Precision
 from latency.store import load_model
 from latency.target import Target
 from searchspace.architecture import Architecture, lower
@@ -20,19 +21,26 @@ POOL = 1000  # drawn to find those with rare kinds of kernels
 OF_EACH_KIND = 5  # networks that have it; some measurements may turn out unstable
 
 
-def space_architectures(space: Space, *, nchwc_block: int, seed: int = 0) -> Iterator[Architecture]:
+def space_architectures(
+    space: Space, *, nchwc_block: int, precision: Precision = "fp32", seed: int = 0
+) -> Iterator[Architecture]:
     """Networks of a space to measure, without end: first some that have the rare kinds of kernels, then any.
 
     Args:
         space: adapted to the data.
         nchwc_block: channels in a block of the device's runtime; it decides which kernels a network has.
+        precision: of the models that are measured; it decides that, too.
         seed: of the draws.
     """
     source = RandomSuggest(seed)
     pool = [space.sample(source) for _ in range(POOL)]
     having: dict[str, list[int]] = {}
     kinds = [
-        {name for kernel in kernels(lower(one), nchwc_block=nchwc_block) for name in measured_as(kernel)}
+        {
+            name
+            for kernel in kernels(lower(one), nchwc_block=nchwc_block, precision=precision)
+            for name in measured_as(kernel)
+        }
         for one in pool
     ]
     for index, names in enumerate(kinds):
@@ -85,5 +93,6 @@ def model_for(
         before = len(model.measurements)
         note(f"the latency model of {target.name!r} does not know this space yet: networks of it are measured now")
     device = target.open()
-    architectures = space_architectures(space, nchwc_block=device.describe().nchwc_block)
+    block = device.describe().nchwc_block
+    architectures = space_architectures(space, nchwc_block=block, precision=target.settings.precision)
     return profile_target(target, architectures, networks=before + NETWORKS, device=device, on_progress=on_progress)

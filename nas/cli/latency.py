@@ -10,6 +10,7 @@ from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier
 
 if TYPE_CHECKING:
+    from latency.settings import Precision
     from searchspace.architecture import Architecture
 
 
@@ -78,7 +79,12 @@ def profile(
         architectures = varied_architectures(seed)
     else:
         drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
-        architectures = space_architectures(drawn_from, nchwc_block=device.describe().nchwc_block, seed=seed)
+        architectures = space_architectures(
+            drawn_from,
+            nchwc_block=device.describe().nchwc_block,
+            precision=where.settings.precision,
+            seed=seed,
+        )
     limit_s = 60 * minutes if minutes is not None else None if networks is not None else 300.0
     with progress_bar(f"profiling {where.name}") as bar:
 
@@ -198,7 +204,7 @@ def measure(
         architecture = load_architecture(
             network, width_multiplier=width_multiplier, resolution=resolution, classes=classes, channels=channels
         )
-        model = _onnx(architecture, network)
+        model = _onnx(architecture, network, where.settings.precision)
         try:
             predicted_ms = load_model(where).predict_ms(architecture)
         except LatencyError as reason:
@@ -244,18 +250,20 @@ def measure(
         stdout.print(table)
 
 
-def _onnx(architecture: "Architecture", source: str) -> bytes:
-    """The ONNX model of a checkpoint, or of an architecture with random weights."""
+def _onnx(architecture: "Architecture", source: str, precision: "Precision") -> bytes:
+    """The ONNX model of a checkpoint, or of an architecture with random weights, in the target's precision."""
+    from latency.qdq import to_qdq
+    from latency.stand_in import stand_in
+
     if source.endswith(".pt"):
         from nas.checkpoint import load_checkpoint
         from nas.deployment import onnx_model
 
-        return onnx_model(load_checkpoint(Path(source)))
+        model = onnx_model(load_checkpoint(Path(source)))
+        return to_qdq(model) if precision == "int8" else model
     from searchspace.architecture import lower
-    from searchspace.onnx_graph import random_weights, to_onnx
 
-    graph = lower(architecture)
-    return to_onnx(graph, random_weights(graph))
+    return stand_in(lower(architecture), precision)
 
 
 def _lines(path: str) -> list[Any]:

@@ -3,7 +3,7 @@ import pytest
 
 from latency.features import kind, quantities
 from latency.fitting import NETWORK, accuracy, cross_validate, fit, total
-from latency.kernel import kernels
+from latency.planning import kernels
 from latency.samples import varied_architectures
 from searchspace.architecture import lower
 from tests.latency.architectures import wild_architecture

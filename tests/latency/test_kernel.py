@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 
 from latency.fake import FakeDevice
-from latency.kernel import Entry, Kernel, block_plan, head_plan, kernels
+from latency.kernel import Entry, Kernel
 from latency.kernel_check import check_rules
+from latency.planning import block_plan, head_plan, kernels
 from latency.settings import RuntimeSettings
 from searchspace.architecture import Architecture, lower
 from searchspace.onnx_graph import random_weights, to_onnx

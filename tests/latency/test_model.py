@@ -8,8 +8,8 @@ import pytest
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.fake import FakeDevice, true_ms
 from latency.features import measured_as
-from latency.kernel import kernels
 from latency.model import LatencyModel
+from latency.planning import kernels
 from latency.samples import varied_architectures
 from latency.table import BlockTable
 from searchspace.architecture import Architecture, lower

@@ -9,8 +9,8 @@ import pytest
 from latency.errors import DeviceError, ModelError
 from latency.fake import FakeDevice
 from latency.features import measured_as
-from latency.kernel import kernels
 from latency.model import LatencyModel
+from latency.planning import kernels
 from latency.profiling import JOB, profile_target, read_measurements, report
 from latency.samples import varied_architectures
 from latency.settings import Effort

@@ -7,7 +7,7 @@ import pytest
 
 from latency.fake import FakeDevice
 from latency.features import measured_as
-from latency.kernel import kernels
+from latency.planning import kernels
 from latency.model import LatencyModel
 from latency.profiling import FEWEST_OF_A_KIND, profile_target
 from latency.samples import varied_architectures
