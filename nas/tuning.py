@@ -52,12 +52,6 @@ class Score:
     accuracy: float
     loss: float
 
-    @staticmethod
-    def of(path: Path) -> "Score":
-        """The score kept in a checkpoint."""
-        metrics = load_checkpoint(path).metrics
-        return Score(metrics["accuracy"], metrics["loss"])
-
 
 @dataclass(frozen=True)
 class Tuner:
@@ -155,24 +149,26 @@ def _tune_here(job: Job) -> Score | None:
 
 
 def _tune(job: Job, data: Data, *, device: str, stop: Callable[[], bool]) -> Score | None:
-    if not job.result.exists():
-        try:
-            result = train(
-                load_checkpoint(job.start),
-                data,
-                job.recipe,
-                seed=job.seed,
-                skip_images=job.skip_images,
-                device=device,
-                stop=stop,
-            )
-        except Diverged:
-            return None
-        if not result.finished:
-            return None
-        metrics = {**result.checkpoint.metrics, "seconds": result.seconds}
-        save_checkpoint(job.result, dataclasses.replace(result.checkpoint, metrics=metrics))
-    return Score.of(job.result)
+    if job.result.exists():
+        metrics = load_checkpoint(job.result).metrics
+        return Score(metrics["accuracy"], metrics["loss"])
+    try:
+        result = train(
+            load_checkpoint(job.start),
+            data,
+            job.recipe,
+            seed=job.seed,
+            skip_images=job.skip_images,
+            device=device,
+            stop=stop,
+        )
+    except Diverged:
+        return None
+    if not result.finished:
+        return None
+    metrics = {**result.checkpoint.metrics, "seconds": result.seconds}
+    save_checkpoint(job.result, dataclasses.replace(result.checkpoint, metrics=metrics))
+    return Score(result.accuracy, result.loss)
 
 
 def _devices(workers: int) -> list[str]:

@@ -103,7 +103,7 @@ class Events:
 def family(folder: Path, **changes: Any) -> Family:
     """A family in `folder`; `changes` are fields of it or of its settings."""
     fields = {name: changes.pop(name) for name in ("start", "device", "model", "events") if name in changes}
-    wanted = {"budget_ratio": 0.7, "short": SHORT, **changes}
+    wanted = {"budget_ratio": 0.9, "reduction": "0.1", "short": SHORT, **changes}
     defaults: dict[str, Any] = {
         "start": fields.get("start") or trained(),
         "device": SlowDevice(),
