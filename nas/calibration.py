@@ -7,11 +7,12 @@ from typing import Protocol
 from latency.device import Device
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.settings import Effort, RuntimeSettings
+from latency.stand_in import stand_in
 from latency.timing import Timing
 from nas.checkpoint import Checkpoint
 from nas.deployment import onnx_model
 from nas.proposals import Predict
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 
 EFFORT = Effort(processes=2, slices=10, limit_s=10.0)
 TOLERATED = 0.03
@@ -81,10 +82,14 @@ class Calibrated:
 
 
 def measure(device: Device, checkpoint: Checkpoint, settings: RuntimeSettings) -> Timing:
-    """The network's time on the device, as it would be deployed.
+    """The network's time on the device, as it would be deployed (8-bit weights are made up: they take the same time).
 
     Raises:
         DeviceError: the device cannot run it.
     """
-    (timing,) = device.measure([onnx_model(checkpoint)], settings=settings, effort=EFFORT)
+    if settings.precision == "fp32":
+        model = onnx_model(checkpoint)
+    else:
+        model = stand_in(lower(checkpoint.architecture), settings.precision)
+    (timing,) = device.measure([model], settings=settings, effort=EFFORT)
     return timing
