@@ -40,7 +40,12 @@ class Outcome:
 
 
 def finish(
-    family: Family, steps: Sequence[Step], *, recipe: Recipe, distilled: float = 0.0, threads: int = 1
+    family: Family,
+    steps: Sequence[Step],
+    *,
+    recipe: Recipe,
+    distillation: Distillation | None = None,
+    threads: int = 1,
 ) -> Outcome:
     """Fine-tune the network that is kept, and judge it.
 
@@ -51,13 +56,13 @@ def finish(
         family: the run's networks.
         steps: its records, the start's first.
         recipe: of the long fine-tune.
-        distilled: share of the loss that the untrimmed network's softened logits have; 0: labels alone.
+        distillation: from the untrimmed network, say; None: labels alone.
         threads: that the fine-tune computes on; another number rounds otherwise.
     """
     least = family.least_accuracy(steps[0])
     kept, path, accuracy = steps[0], family.run.file(steps[0].checkpoint), steps[0].accuracy
     for step in reversed(steps[1:]):
-        tuned = _tune(family, step, recipe=recipe, distilled=distilled, threads=threads)
+        tuned = _tune(family, step, recipe=recipe, distillation=distillation, threads=threads)
         score = load_checkpoint(tuned).metrics["accuracy"]
         if least is None or score >= least:
             kept, path, accuracy = step, tuned, score
@@ -80,7 +85,7 @@ def finish(
     )
 
 
-def _tune(family: Family, step: Step, *, recipe: Recipe, distilled: float, threads: int) -> Path:
+def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillation | None, threads: int) -> Path:
     """The checkpoint of a step's network after its long fine-tune; one that was interrupted goes on."""
     path = family.run.file(f"final-{step.step:02}.pt")
     if path.exists():
@@ -100,7 +105,7 @@ def _tune(family: Family, step: Step, *, recipe: Recipe, distilled: float, threa
             seed=settings.seed,
             skip_images=step.step * settings.short.length(len(family.data.train)),
             state_file=state_file,
-            distillation=Distillation(family.start, weight=distilled) if distilled else None,
+            distillation=distillation,
             on_progress=on_progress,
         )
     metrics = {**result.checkpoint.metrics, "seconds": result.seconds}

@@ -14,7 +14,7 @@ from nas.tuning import one_thread
 from searchspace.width import Width, set_widths, widths
 
 GRID = 400  # multipliers that are tried, evenly spaced below 1
-DIVISOR = 8  # counts that are a multiple of it stay so
+DIVISOR = 8  # counts that are a multiple of it stay so, if the budget can be met like that
 TRIES = 5  # measurements until the budget is met on the device
 
 
@@ -73,17 +73,19 @@ def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float
         BudgetError: none does.
     """
     found = widths(start.architecture)
-    for step in range(GRID - 1, 0, -1):
-        multiplier = step / GRID
-        counts = {width.name: _multiplied(width, multiplier) for width in found}
-        if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
-            return multiplier, counts
+    for divisor in (DIVISOR, 1):
+        for step in range(GRID - 1, 0, -1):
+            multiplier = step / GRID
+            counts = {width.name: _multiplied(width, multiplier, divisor) for width in found}
+            if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
+                return multiplier, counts
     raise BudgetError(f"no width multiplier makes the network as fast as {budget_ms:.3g} ms: give a larger budget")
 
 
-def _multiplied(width: Width, multiplier: float) -> int:
+def _multiplied(width: Width, multiplier: float, divisor: int) -> int:
     """The scaled count; heads of an attention are left as they are, as the families do."""
     if width.name.endswith(".heads"):
         return width.count
-    divisor = DIVISOR if width.count % DIVISOR == 0 else 1
+    if width.count % divisor:
+        divisor = 1
     return max(divisor, round(multiplier * width.count / divisor) * divisor)

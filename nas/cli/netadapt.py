@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from latency.target import Target
     from nas.checkpoint import Checkpoint
     from nas.data import Data
+    from nas.distillation import Distillation
     from nas.family import Family
     from nas.finishing import Outcome
     from nas.recipe import Recipe
     from nas.run import Run
-    from nas.steps import Step
+    from nas.steps import Settings, Step
 
 LONG_EPOCHS, LONG_IMAGES = 10.0, 60_000  # of the long fine-tune where no epochs are given: whichever is shorter
 
@@ -77,6 +78,7 @@ def netadapt(
     """
     from latency.target import load_target
     from nas.checkpoint import load_checkpoint
+    from nas.distillation import Distillation
     from nas.family import Family
     from nas.recipe import load_recipe
     from nas.run import open_run
@@ -99,6 +101,7 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
+    distillation = Distillation(start, weight=distill) if distill else None
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, images)
     request = {
@@ -110,7 +113,7 @@ def netadapt(
         "distill": distill,
         "threads": threads,
     }
-    folder = out or Path("runs") / f"netadapt-{images.name}-{where.name}"
+    folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
     with open_run(folder, kind="netadapt", request=request) as run:
         model = _model(run, where, start)
         with progress_bar("trimming") as bar:
@@ -124,7 +127,7 @@ def netadapt(
                 settings=settings,
                 events=_Events(bar),
             )
-            steps, outcome = _trim(family, long, distill=distill, threads=threads)
+            steps, outcome = _trim(family, long, distillation, threads)
         report = _report(family, steps, outcome)
         run.write_json("result.json", report)
     if json:
@@ -143,13 +146,23 @@ class _Events:
         note(message)
 
 
-def _trim(family: "Family", long: "Recipe", *, distill: float, threads: int) -> "tuple[list[Step], Outcome]":
+def _trim(
+    family: "Family", long: "Recipe", distillation: "Distillation | None", threads: int
+) -> "tuple[list[Step], Outcome]":
     from nas.adaptation import netadapt as adapt
     from nas.finishing import finish
     from nas.uniform import uniform
 
     steps = adapt(family) if family.settings.method == "netadapt" else uniform(family)
-    return steps, finish(family, steps, recipe=long, distilled=distill, threads=threads)
+    return steps, finish(family, steps, recipe=long, distillation=distillation, threads=threads)
+
+
+def _limit(settings: "Settings") -> str:
+    """The limit of a run, for its folder's name."""
+    if settings.budget_ms is not None:
+        return f"{settings.budget_ms:g}ms"
+    ratio, drop = settings.budget_ratio, settings.max_accuracy_drop
+    return f"drop{drop:g}" if ratio is None else f"{ratio:g}x"
 
 
 def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":

@@ -21,6 +21,7 @@ from nas import adaptation
 from nas.adaptation import netadapt
 from nas.checkpoint import load_checkpoint
 from nas.deployment import compare, onnx_model
+from nas.distillation import Distillation
 from nas.errors import BudgetError, TrainingError
 from nas.family import Family
 from nas.finishing import finish
@@ -135,7 +136,7 @@ def test_the_first_rung_stops_some_and_an_audit_stops_none(tmp_path: Path) -> No
 def test_the_budget_is_met_and_the_result_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
     trimmed = family(tmp_path, budget_ratio=0.75, reduction="0.13")
     steps = netadapt(trimmed)
-    outcome = finish(trimmed, steps, recipe=LONG, distilled=0.5)
+    outcome = finish(trimmed, steps, recipe=LONG, distillation=Distillation(trained()))
     final = load_checkpoint(outcome.checkpoint)
     assert outcome.measured_ms <= 0.75 * steps[0].ms
     assert outcome.measured_ms == pytest.approx(fake_ms(final.architecture), rel=1e-3)

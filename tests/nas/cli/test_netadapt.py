@@ -1,0 +1,71 @@
+"""`nas netadapt` on the command line: the contract's keys, resuming, one line for what is wrong."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from latency.fake import FakeDevice
+from latency.target import Target
+from nas.checkpoint import load_checkpoint
+from tests.nas.cli.test_train import Shell, nas
+
+__all__ = ["nas"]  # the fixture
+
+QUICK = ("--short-images", 64, "--workers", 1, "--epochs", 0.2, "--importance", "taylor")
+
+
+@pytest.fixture
+def start(nas: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """A trained checkpoint, and a pretended device instead of this machine."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setattr(Target, "open", lambda target: FakeDevice(target.name))
+    nas("train", "small.json", "--data", "digits", "--epochs", 3, "--threads", 1, "--out", "start")
+    torch.set_num_threads(1)
+    return "start/network.pt"
+
+
+def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
+    command = ("netadapt", start, "--budget-ratio", 0.9, "--step", 0.06, *QUICK, "--distill", 0.5, "--out", "run")
+    result = nas.json(*command)
+    assert {"checkpoint", "accuracy", "start_ms", "predicted_ms", "measured_ms", "steps"} <= result.keys()
+    assert result["measured_ms"] <= result["budget_ms"] == pytest.approx(0.9 * result["start_ms"])
+    assert result["low_ms"] <= result["predicted_ms"] <= result["high_ms"]
+    assert [step["step"] for step in result["steps"]] == list(range(len(result["steps"])))
+    assert all(load_checkpoint(Path(step["checkpoint"])) for step in result["steps"])
+    judged = nas.json("evaluate", result["checkpoint"], "--data", "digits")
+    assert judged["accuracy"] == pytest.approx(result["accuracy"]), "judged on the same test split"
+    assert nas.json("export", result["checkpoint"], "-o", "small.onnx")["max_abs_diff"] < 1e-3
+    assert json.loads(Path("run/result.json").read_text()) == result
+    assert nas.json(*command) == result, "the same command makes nothing anew"
+    assert "was started with budget_ratio 0.9" in nas.error(
+        "netadapt", start, "--budget-ratio", 0.8, *QUICK, "--out", "run"
+    )
+    code, out, _ = nas(*command)
+    assert code == 0
+    assert "faster), accuracy on the test split" in out
+    uniform = nas.json("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", *QUICK, "--out", "uniform")
+    assert "width multiplier" in uniform["steps"][1]["what"]
+    assert uniform["measured_ms"] <= uniform["budget_ms"]
+
+
+def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
+    ratio = ("--budget-ratio", 0.9)
+    assert "exactly one limit is needed" in nas.error("netadapt", start)
+    assert "got --budget-ms, --budget-ratio" in nas.error("netadapt", start, *ratio, "--budget-ms", 1)
+    assert "nothing to trim" in nas.error("netadapt", start, "--budget-ms", 1000, *QUICK)
+    assert "fastest reachable is about" in nas.error("netadapt", start, "--budget-ms", 1e-6, *QUICK, "--out", "other")
+    assert "there is no such file" in nas.error("netadapt", start, *ratio, "--data", "nowhere")
+    assert "share of distillation" in nas.error("netadapt", start, *ratio, "--distill", 2)
+    assert "pixle" in nas.error("netadapt", start, *ratio, "--target", "pixle")
+    assert "must be milliseconds (0.5ms) or a fraction" in nas.error("netadapt", start, *ratio, "--step", "x", *QUICK)
+    Path("text.pt").write_text("not a checkpoint")
+    assert "text.pt" in nas.error("netadapt", "text.pt", *ratio)
+    torch.save({"model": torch.zeros(3)}, "plain.pt")
+    assert "plain.pt" in nas.error("netadapt", "plain.pt", *ratio)
+    assert "missing.pt" in nas.error("netadapt", "missing.pt", *ratio)
+    pixels = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    np.savez("three.npz", x_train=pixels, y_train=np.arange(60) % 3)
+    assert "the classes must be the network's" in nas.error("netadapt", start, *ratio, "--data", "three.npz")
