@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from latency.errors import ModelError, UnmeasuredKernel
-from latency.features import measured_as, quantities
+from latency.features import kind, measured_as, quantities
 from latency.fitting import NETWORK, Accuracy
 from latency.kernel import Entry, Kernel
-from latency.planning import block_plan, head_plan
+from latency.planning import block_plan, head_plan, kernels
 from latency.provenance import Provenance
 from latency.settings import RuntimeSettings
 from latency.target import Basis
 from latency.timing import Timing
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.blocks import Block, Head
 from searchspace.files import write_atomically
 from searchspace.graph import Norm, Shape
@@ -52,19 +52,32 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Measurement:
-    """A network and what was measured of it."""
+    """A network and what was measured of it.
+
+    Attributes:
+        architecture: the network.
+        timing: what was measured.
+        scale: how much slower the device has become since, by later measurements (see `latency.renewal`).
+    """
 
     architecture: Architecture
     timing: Timing
+    scale: float = 1.0
+
+    @property
+    def ms(self) -> float:
+        """Milliseconds it takes now, undisturbed."""
+        return self.timing.low_ms * self.scale
 
     def as_json(self) -> dict[str, object]:
         """Plain data."""
-        return {"architecture": self.architecture.to_dict(), "timing": self.timing.as_json()}
+        return {"architecture": self.architecture.to_dict(), "timing": self.timing.as_json(), "scale": self.scale}
 
     @staticmethod
     def from_json(plain: Mapping[str, Any]) -> "Measurement":
         """What `as_json` wrote."""
-        return Measurement(Architecture.from_dict(plain["architecture"]), Timing.from_json(plain["timing"]))
+        architecture, timing = Architecture.from_dict(plain["architecture"]), Timing.from_json(plain["timing"])
+        return Measurement(architecture, timing, float(plain.get("scale", 1.0)))
 
 
 @dataclass(frozen=True)
@@ -127,13 +140,23 @@ class LatencyModel:
         head_ms = self.head_ms(architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
         return (*parts, ("head", head_ms), (NETWORK, self.weights[NETWORK]))
 
+    def by_kind(self, architecture: Architecture) -> tuple[tuple[str, float], ...]:
+        """Milliseconds of each kind of kernel and of what any ``network`` costs, the largest first; they add up."""
+        planned = kernels(
+            lower(architecture), nchwc_block=self.provenance.nchwc_block, precision=self.settings.precision
+        )
+        parts = {NETWORK: self.weights[NETWORK]}
+        for kernel in planned:
+            parts[kind(kernel)] = parts.get(kind(kernel), 0.0) + self.kernels_ms((kernel,))
+        return tuple(sorted(parts.items(), key=lambda part: -part[1]))
+
     @cached_property
     def block_ms(self) -> BlockCost:
         """Function of a block, its input's shape and state, and the normalisation: milliseconds, and its output's state."""
 
         @lru_cache(maxsize=1 << 17)
         def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, Entry]:
-            kernels, leaves = block_plan(
+            planned, leaves = block_plan(
                 block,
                 shape,
                 entry,
@@ -141,7 +164,7 @@ class LatencyModel:
                 nchwc_block=self.provenance.nchwc_block,
                 precision=self.settings.precision,
             )
-            return self.kernels_ms(kernels), leaves
+            return self.kernels_ms(planned), leaves
 
         return cost
 
@@ -151,7 +174,7 @@ class LatencyModel:
 
         @lru_cache(maxsize=1 << 12)
         def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> float:
-            kernels = head_plan(
+            planned = head_plan(
                 head,
                 shape,
                 entry,
@@ -160,24 +183,24 @@ class LatencyModel:
                 nchwc_block=self.provenance.nchwc_block,
                 precision=self.settings.precision,
             )
-            return self.kernels_ms(kernels)
+            return self.kernels_ms(planned)
 
         return cost
 
-    def kernels_ms(self, kernels: tuple[Kernel, ...]) -> float:
+    def kernels_ms(self, planned: tuple[Kernel, ...]) -> float:
         """Milliseconds of some kernels within a network.
 
         Raises:
             UnmeasuredKernel: one of them is of a kind that was never measured.
         """
-        for kernel in kernels:
+        for kernel in planned:
             for name in measured_as(kernel):
                 if name not in self.measured:
                     raise UnmeasuredKernel(
                         f"the latency model of {self.target!r} knows every kernel but {name!r}, which was never measured: "
                         f"run `nas profile --target {self.target}` with networks that have it"
                     )
-        found = quantities(kernels, nchwc_block=self.provenance.nchwc_block)
+        found = quantities(planned, nchwc_block=self.provenance.nchwc_block)
         return sum(self.weights.get(name, 0.0) * value for name, value in found.items())
 
     def require(self, provenance: Provenance, settings: RuntimeSettings) -> None:

@@ -5,11 +5,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
+from latency.choosing import Queue
 from latency.device import Device
 from latency.errors import ModelError
 from latency.features import measured_as, quantities
@@ -24,6 +24,7 @@ from latency.store import model_path
 from latency.target import Target
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
+from searchspace.files import write_atomically
 
 JOB = 12  # networks measured side by side
 FEWEST = 12  # stable measurements below which nothing is fitted
@@ -54,6 +55,7 @@ def profile_target(
     *,
     networks: int | None = None,
     limit_s: float | None = None,
+    in_order: int | None = None,
     device: Device | None = None,
     effort: Effort = EFFORT,
     folder: Path | None = None,
@@ -69,6 +71,7 @@ def profile_target(
             `networks` or `limit_s` ends it.
         networks: how many measured networks there shall be in all.
         limit_s: seconds after which no further job of `JOB` networks is begun.
+        in_order: how many are measured in that order before those follow that tell most (see `latency.choosing`); None for all.
         device: the opened device, if not the target's own.
         effort: how long each network is measured.
         folder: where models lie, if not in `latency.store.models_folder`.
@@ -84,14 +87,16 @@ def profile_target(
     log = path.with_suffix(".jsonl")
     measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
     begin = time.monotonic()
-    source = _unseen(architectures, {fingerprint for fingerprint, one in measured.items() if one.timing.stable})
+    known = {fingerprint for fingerprint, one in measured.items() if one.timing.stable}
+    block, precision = provenance.nchwc_block, target.settings.precision
+    queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
     with device.reserve(f"profiling {target.name}"):
         while networks is None or len(measured) < networks:
             seconds = time.monotonic() - begin
             if limit_s is not None and seconds >= limit_s:
                 break
             room = JOB if networks is None else min(JOB, networks - len(measured))
-            job = list(islice(source, room))
+            job = queue.take(room, [(one.architecture, one.ms) for one in measured.values()])
             if not job:
                 break
             for one in _measure(device, job, target=target, provenance=provenance, effort=effort):
@@ -121,7 +126,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     planned = [kernels(lower(one.architecture), nchwc_block=block, precision=precision) for one in stable]
     rows = [quantities(part, nchwc_block=block) for part in planned]
     kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
-    ms = np.array([one.timing.low_ms for one in stable])
+    ms = np.array([one.ms for one in stable])
     predicted = cross_validate(rows, ms.tolist())
     low, high = _interval(ms / predicted)
     return LatencyModel(
@@ -159,6 +164,11 @@ def read_measurements(log: Path) -> Iterator[Measurement]:
             yield Measurement.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError, NasError):
             continue
+
+
+def write_measurements(log: Path, measurements: Iterable[Measurement]) -> None:
+    """Writes a file of measurements anew, whole or not at all."""
+    write_atomically(log, "".join(json.dumps(one.as_json()) + "\n" for one in measurements).encode())
 
 
 def _append(log: Path, measurement: Measurement) -> None:

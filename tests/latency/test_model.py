@@ -61,6 +61,15 @@ def test_explanations_add_up_and_name_every_block(model, unseen):
         assert min(ms for _, ms in parts) >= 0
 
 
+def test_kinds_of_kernels_add_up_and_the_dominating_one_comes_first(model, unseen):
+    for architecture in unseen:
+        parts = model.by_kind(architecture)
+        assert sum(ms for _, ms in parts) == pytest.approx(model.predict_ms(architecture))
+        assert [ms for _, ms in parts] == sorted((ms for _, ms in parts), reverse=True)
+    wide = Architecture((Conv(cout=64), Conv(cout=64), Conv(cout=64)), resolution=64)
+    assert model.by_kind(wide)[0][0] == "nchwc convolution"
+
+
 def test_predicting_by_blocks_is_predicting_by_kernels(model, unseen):
     for architecture in unseen:
         found = kernels(lower(architecture), nchwc_block=model.provenance.nchwc_block)

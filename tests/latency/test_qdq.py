@@ -118,7 +118,7 @@ def test_an_8_bit_target_measures_and_predicts_8_bit_networks(tmp_path: Path):
     class Looking(FakeDevice):
         def measure(self, models, **options):
             for model in models:
-                types.update( node.op_type for node in onnx.load_from_string(model).graph.node)
+                types.update(node.op_type for node in onnx.load_from_string(model).graph.node)
             return super().measure(models, **options)
 
     target = load_target("host-int8")

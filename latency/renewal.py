@@ -1,0 +1,108 @@
+"""Whether a latency model still holds, and bringing it up to date: a handful of its own networks is measured again."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from latency.device import Device
+from latency.errors import ModelError
+from latency.model import LatencyModel, Measurement
+from latency.profiling import fit_model, write_measurements
+from latency.settings import Effort
+from latency.stand_in import stand_in
+from latency.store import model_path
+from latency.target import Target
+from latency.timing import Slice
+from searchspace.architecture import lower
+
+HANDFUL = 8
+FEWEST = 3  # stable repetitions below which nothing is concluded
+TOLERANCE = 0.05  # median change up to which a model holds, unless its own measurements were noisier
+EFFORT = Effort(limit_s=3.0)
+
+
+@dataclass(frozen=True)
+class Check:
+    """What measuring some of a model's networks again says of the model.
+
+    Attributes:
+        networks: how many were stable again.
+        change: median of now ÷ then, minus 1: how much slower the device has become.
+        spread: median distance of a network's now ÷ then from the median one: 0 if all changed alike.
+        tolerance: of both, up to which the model holds.
+        repeated: the new measurements.
+    """
+
+    networks: int
+    change: float
+    spread: float
+    tolerance: float
+    repeated: tuple[Measurement, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether the device is as fast as when the model was measured, for all networks alike."""
+        return abs(self.change) <= self.tolerance and self.spread <= self.tolerance
+
+
+def check_model(
+    model: LatencyModel,
+    device: Device,
+    *,
+    networks: int = HANDFUL,
+    effort: Effort = EFFORT,
+    on_slice: Callable[[int, Slice], None] | None = None,
+) -> Check:
+    """Measures some of the model's networks again, from the fastest to the slowest, and compares.
+
+    Raises:
+        ModelError: the model was made for another device or runtime, or too few repetitions are stable.
+    """
+    model.require(device.describe(), model.settings)
+    before = _spread_out([one for one in model.measurements if one.timing.stable], networks)
+    models = [stand_in(lower(one.architecture), model.settings.precision) for one in before]
+    timings = device.measure(models, settings=model.settings, effort=effort, on_slice=on_slice)
+    pairs = [
+        (one, Measurement(one.architecture, timing))
+        for one, timing in zip(before, timings, strict=True)
+        if timing.stable
+    ]
+    if len(pairs) < FEWEST:
+        raise ModelError(
+            f"to check the latency model of {model.target!r} at least {FEWEST} networks must be measured stably again, got "
+            f"{len(pairs)} of {len(before)}: stop what else runs on the device"
+        )
+    ratios = [now.ms / then.ms for then, now in pairs]
+    middle = statistics.median(ratios)
+    return Check(
+        networks=len(pairs),
+        change=middle - 1,
+        spread=statistics.median(abs(ratio / middle - 1) for ratio in ratios),
+        tolerance=max(TOLERANCE, model.noise_p95),
+        repeated=tuple(now for _, now in pairs),
+    )
+
+
+def recalibrate(model: LatencyModel, check: Check, *, target: Target, folder: Path | None = None) -> LatencyModel:
+    """The model at the device's present speed: old measurements are scaled by the change, new ones replace theirs, all are used.
+
+    Model and measurements are saved; the raw nanoseconds stay what they were.
+    """
+    repeated = {one.architecture.fingerprint: one for one in check.repeated}
+    updated = tuple(
+        repeated.get(one.architecture.fingerprint) or replace(one, scale=one.scale * (1 + check.change))
+        for one in model.measurements
+    )
+    path = model_path(target.name, model.provenance, target.settings, folder=folder)
+    renewed = fit_model(target, model.provenance, updated)
+    write_measurements(path.with_suffix(".jsonl"), updated)
+    renewed.save(path)
+    return renewed
+
+
+def _spread_out(measurements: Sequence[Measurement], count: int) -> list[Measurement]:
+    """Some measurements at even distances in the order of their milliseconds."""
+    ordered = sorted(measurements, key=lambda one: one.ms)
+    count = min(count, len(ordered))
+    return [ordered[(2 * index + 1) * len(ordered) // (2 * count)] for index in range(count)]
