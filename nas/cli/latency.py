@@ -1,17 +1,22 @@
-"""`nas targets`, `nas profile`, `nas predict` and `nas measure`: what is known of devices, and finding out more."""
+"""`nas targets`, `nas profile` and `nas predict`: what is known of devices, and finding out more."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.console import app, progress_bar, show_json, stdout
 from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier
+from nas.errors import StudyError
 
 if TYPE_CHECKING:
-    from latency.settings import Precision
-    from searchspace.architecture import Architecture
+    from latency.model import LatencyModel
+    from latency.timing import Slice
+    from nas.cli.console import Bar
+
+FIRST = 24  # varied networks measured as they come, before those that tell most
 
 
 @app.command()
@@ -57,6 +62,12 @@ def profile(
     networks: Annotated[int | None, typer.Option(min=1, help="Measured networks there shall be in all.")] = None,
     space: Annotated[str | None, typer.Option(help="Measure networks of this space, instead of varied ones.")] = None,
     resolution: Annotated[int, typer.Option(min=1, help="Pixels a side, for a space that leaves it to the data.")] = 32,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only measure a few again: does the model still hold?")
+    ] = False,
+    recalibrate: Annotated[
+        bool, typer.Option("--recalibrate", help="Measure a few again and bring the model to the present speed.")
+    ] = False,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -64,11 +75,17 @@ def profile(
 
     Example: [bold]nas profile --target host --minutes 5[/]
     """
-    from latency.profiling import Progress, profile_target, report
+    if check or recalibrate:
+        if minutes is not None or networks is not None or space is not None:
+            raise StudyError(
+                "--check and --recalibrate take no --minutes, --networks or --space: they measure a fixed few"
+            )
+        _renew(target, change_it=recalibrate, json=json)
+        return
+    from latency.profiling import Progress, profile_target
     from latency.samples import varied_architectures
     from latency.target import load_target
-    from nas.errors import StudyError
-    from nas.prediction import space_architectures
+    from nas.prediction import NETWORKS, space_architectures
     from searchspace.space import load_space
 
     if minutes is not None and not minutes > 0:
@@ -76,8 +93,9 @@ def profile(
     where = load_target(target)
     device = where.open()
     if space is None:
-        architectures = varied_architectures(seed)
+        architectures, in_order = varied_architectures(seed), FIRST
     else:
+        in_order = NETWORKS
         drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
         architectures = space_architectures(
             drawn_from,
@@ -96,14 +114,26 @@ def profile(
                 bar(what, round(state.seconds), round(state.limit_s or 0))
 
         model = profile_target(
-            where, architectures, networks=networks, limit_s=limit_s, device=device, on_progress=show
+            where,
+            architectures,
+            networks=networks,
+            limit_s=limit_s,
+            in_order=in_order,
+            device=device,
+            on_progress=show,
         )
+    _show_profile(model, json=json)
+
+
+def _show_profile(model: "LatencyModel", *, json: bool) -> None:
+    from latency.profiling import report
+
     told = report(model)
     if json:
         show_json(told)
         return
     held_out = model.held_out
-    stdout.print(f"{where.name}: {told['networks']} networks, {told['device_seconds']} s of device time")
+    stdout.print(f"{model.target}: {told['networks']} networks, {told['device_seconds']} s of device time")
     stdout.print(
         f"held out: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within ±10 %, median error "
         f"{held_out.median_error:.1%}, 95th percentile {held_out.p95_error:.1%}, Spearman {held_out.spearman:.3f} "
@@ -111,11 +141,58 @@ def profile(
     )
 
 
+def _renew(name: str, *, change_it: bool, json: bool) -> None:
+    """Measure some of the model's networks again; say whether it holds, or make it hold."""
+    from latency.errors import ModelError
+    from latency.renewal import check_model, recalibrate
+    from latency.store import load_model
+    from latency.target import load_target
+
+    target = load_target(name)
+    model = load_model(target)
+    with progress_bar(f"checking {target.name}") as bar:
+        found = check_model(model, target.open(), on_slice=counting(bar, f"measuring on {target.name} again"))
+    if change_it:
+        _show_profile(recalibrate(model, found, target=target), json=json)
+        return
+    if json:
+        keys = {
+            "networks": found.networks,
+            "change": found.change,
+            "spread": found.spread,
+            "tolerance": found.tolerance,
+        }
+        show_json({"target": target.name, "holds": found.holds, **keys})
+    told = (
+        f"{found.networks} of its networks take {found.change:+.1%} (median; spread {found.spread:.1%}) "
+        f"compared with when it was made, {found.tolerance:.1%} is allowed"
+    )
+    if not found.holds:
+        raise ModelError(
+            f"the latency model of {target.name!r} no longer holds: {told}: "
+            f"run `nas profile --target {target.name} --recalibrate`, or stop what else runs on the device"
+        )
+    if not json:
+        stdout.print(f"{target.name}: the latency model holds: {told}")
+
+
+def counting(bar: "Bar", what: str) -> "Callable[[int, Slice], None]":
+    """Moves a bar with each slice; how many there will be depends on how soon they agree."""
+    taken = 0
+
+    def count(index: int, part: "Slice") -> None:
+        nonlocal taken
+        taken += 1
+        bar(what, taken, None)
+
+    return count
+
+
 @app.command()
 def predict(
     architectures: Annotated[list[str], typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, or .jsonl.")],
     target: Target = "host",
-    explain: Annotated[bool, typer.Option("--explain", help="Milliseconds of each block.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Milliseconds by block and by kernel.")] = False,
     width_multiplier: WidthMultiplier = 1.0,
     resolution: Resolution = None,
     classes: Classes = None,
@@ -152,6 +229,7 @@ def predict(
             }
             if explain:
                 row["blocks"] = [{"name": name, "ms": ms} for name, ms in model.explain(architecture)]
+                row["kernels"] = [{"name": name, "ms": ms} for name, ms in model.by_kind(architecture)]
             rows.append(row)
     if json:
         show_json({"target": model.target, "predictions": rows})
@@ -163,107 +241,13 @@ def predict(
     stdout.print(table)
     for row in rows:
         if explain:
-            blocks = Table("part", "ms", "share", title=row["name"])
-            for part in row["blocks"]:
-                blocks.add_row(part["name"], f"{part['ms']:.4f}", f"{part['ms'] / row['ms']:.1%}")
-            stdout.print(blocks)
-
-
-@app.command()
-def measure(
-    network: Annotated[str, typer.Argument(metavar="ARCH|model.onnx", help="Name, file, checkpoint or ONNX model.")],
-    target: Target = "host",
-    ops: Annotated[
-        bool, typer.Option("--ops", help="Milliseconds of each executed node, by the runtime's profiler.")
-    ] = False,
-    width_multiplier: WidthMultiplier = 1.0,
-    resolution: Resolution = None,
-    classes: Classes = None,
-    channels: Channels = None,
-    json: Json = False,
-) -> None:
-    """Measure a network on the device.
-
-    Example: [bold]nas measure mobilenet_v2 --target host --ops[/]
-    """
-    from latency.errors import LatencyError
-    from latency.settings import Effort
-    from latency.store import load_model
-    from latency.target import load_target
-    from nas.arch import load_architecture
-    from nas.errors import ExportError
-
-    where = load_target(target)
-    predicted_ms: float | None = None
-    if network.endswith(".onnx"):
-        try:
-            model = Path(network).read_bytes()
-        except OSError as error:
-            raise ExportError(f"{network}: an ONNX model is needed, it cannot be read ({error.strerror})") from None
-    else:
-        architecture = load_architecture(
-            network, width_multiplier=width_multiplier, resolution=resolution, classes=classes, channels=channels
-        )
-        model = _onnx(architecture, network, where.settings.precision)
-        try:
-            predicted_ms = load_model(where).predict_ms(architecture)
-        except LatencyError as reason:
-            note(f"no prediction beside it: {reason}")
-    device = where.open()
-    effort = Effort(processes=3, slices=12, limit_s=20.0)
-    with progress_bar("measuring") as bar:
-        taken = 0
-
-        def count(index: int, part: object) -> None:
-            nonlocal taken
-            taken += 1
-            bar(f"measuring on {where.name}", taken, max(taken, effort.processes * effort.slices))
-
-        (timing,) = device.measure([model], settings=where.settings, effort=effort, on_slice=count)
-    nodes = device.profile(model, settings=where.settings) if ops else ()
-    result = {
-        "target": where.name,
-        "median_ms": timing.median_ms,
-        "low_ms": timing.low_ms,
-        "p90_ms": timing.p90_ms,
-        "mad_ms": timing.mad_ms,
-        "runs": timing.runs,
-        "stable": timing.stable,
-        "half_difference": timing.half_difference,
-        "predicted_ms": predicted_ms,
-        "ops": [{"name": node.name, "op": node.op, "ms": node.ms} for node in nodes],
-    }
-    if json:
-        show_json(result)
-        return
-    stdout.print(
-        f"{network} on {where.name}: {timing.low_ms:.4g} ms undisturbed, median {timing.median_ms:.4g}, p90 {timing.p90_ms:.4g}, "
-        f"MAD {timing.mad_ms:.2g}; {timing.runs} runs, {'stable' if timing.stable else 'NOT stable'} "
-        f"(halves differ by {timing.half_difference:.1%})"
-        + ("" if predicted_ms is None else f"; predicted {predicted_ms:.4g} ms")
-    )
-    if nodes:
-        total = sum(node.ms for node in nodes)
-        table = Table("node", "op", "ms", "share", title="Executed nodes (profiling adds microseconds to each)")
-        for node in nodes:
-            table.add_row(node.name, node.op, f"{node.ms:.4f}", f"{node.ms / total:.1%}")
-        stdout.print(table)
-
-
-def _onnx(architecture: "Architecture", source: str, precision: "Precision") -> bytes:
-    """The ONNX model of a checkpoint, or of an architecture with random weights, in the target's precision."""
-    from latency.qdq import to_qdq
-    from latency.stand_in import stand_in
-
-    if source.endswith(".pt"):
-        from nas.checkpoint import load_checkpoint
-        from nas.deployment import onnx_model
-
-        model = onnx_model(load_checkpoint(Path(source)))
-        return to_qdq(model) if precision == "int8" else model
-    from searchspace.architecture import lower
-
-    return stand_in(lower(architecture), precision)
+            for what in ("blocks", "kernels"):
+                parts = Table("part", "ms", "share", title=f"{row['name']}: {what}")
+                for part in row[what]:
+                    parts.add_row(part["name"], f"{part['ms']:.4f}", f"{part['ms'] / row['ms']:.1%}")
+                stdout.print(parts)
+            first = row["kernels"][0]
+            stdout.print(f"{row['name']}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
 def _lines(path: str) -> list[Any]:

@@ -1,0 +1,161 @@
+"""`nas measure`: networks and ONNX models of any origin, timed on a device side by side."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.latency import counting
+from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier
+from nas.errors import ExportError
+
+if TYPE_CHECKING:
+    from latency.device import Device
+    from latency.settings import Precision
+    from latency.target import Target as TargetValue
+    from latency.timing import Timing
+    from searchspace.architecture import Architecture
+
+
+@app.command()
+def measure(
+    networks: Annotated[
+        list[str], typer.Argument(metavar="ARCH|model.onnx…", help="Names, files, checkpoints or ONNX models.")
+    ],
+    target: Target = "host",
+    ops: Annotated[
+        bool, typer.Option("--ops", help="Milliseconds of each executed node, by the runtime's profiler.")
+    ] = False,
+    width_multiplier: WidthMultiplier = 1.0,
+    resolution: Resolution = None,
+    classes: Classes = None,
+    channels: Channels = None,
+    json: Json = False,
+) -> None:
+    """Measure networks on the device; several are interleaved and compared with the first.
+
+    Example: [bold]nas measure mobilenet_v2 mobilenet_v3_large --target host[/]
+    """
+    from latency.comparison import compare
+    from latency.settings import Effort
+    from latency.target import load_target
+
+    where = load_target(target)
+    options = {
+        "width_multiplier": width_multiplier,
+        "resolution": resolution,
+        "classes": classes,
+        "channels": channels,
+    }
+    models, predicted = zip(*(_measurable(text, where, options) for text in networks), strict=True)
+    device = where.open()
+    effort = Effort(processes=3, slices=12, limit_s=20.0)
+    with device.reserve("measuring", on_wait=lambda holder: note(f"waiting for {where.name}: {holder}")):
+        with progress_bar("measuring") as bar:
+            timings = device.measure(
+                models, settings=where.settings, effort=effort, on_slice=counting(bar, f"measuring on {where.name}")
+            )
+        rows = [
+            {"name": text, **_told(timing, ms), **_looked_into(device, model, where, ops=ops)}
+            for text, model, timing, ms in zip(networks, models, timings, predicted, strict=True)
+        ]
+    compared = [compare(timing, timings[0]) for timing in timings]
+    ratios = [
+        {"name": text, "ratio": one.ratio, "low": one.low, "high": one.high}
+        for text, one in zip(networks, compared, strict=True)
+    ]
+    if json:
+        show_json(
+            {"target": where.name, **rows[0]}
+            if len(rows) == 1
+            else {"target": where.name, "networks": rows, "ratios": ratios}
+        )
+        return
+    _show_measured(where.name, rows, ratios)
+
+
+def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tuple[bytes, float | None]:
+    """The model to measure, and its predicted milliseconds where the target's latency model can tell them."""
+    from latency.errors import LatencyError
+    from latency.store import load_model
+    from nas.arch import load_architecture
+
+    if text.endswith(".onnx"):
+        try:
+            return Path(text).read_bytes(), None
+        except OSError as error:
+            raise ExportError(f"{text}: an ONNX model is needed, it cannot be read ({error.strerror})") from None
+    architecture = load_architecture(text, **options)
+    model = _onnx(architecture, text, target.settings.precision)
+    try:
+        return model, load_model(target).predict_ms(architecture)
+    except LatencyError as reason:
+        note(f"no prediction beside {text}: {reason}")
+        return model, None
+
+
+def _told(timing: "Timing", predicted_ms: float | None) -> dict[str, Any]:
+    return {
+        "median_ms": timing.median_ms,
+        "low_ms": timing.low_ms,
+        "p90_ms": timing.p90_ms,
+        "mad_ms": timing.mad_ms,
+        "runs": timing.runs,
+        "stable": timing.stable,
+        "half_difference": timing.half_difference,
+        "predicted_ms": predicted_ms,
+    }
+
+
+def _looked_into(device: "Device", model: bytes, target: "TargetValue", *, ops: bool) -> dict[str, Any]:
+    """What is asked of the device apart from time: peak memory and, if wanted, the nodes it executed."""
+    nodes = device.profile(model, settings=target.settings) if ops else ()
+    return {
+        "peak_bytes": device.memory(model, settings=target.settings),
+        "ops": [{"name": node.name, "op": node.op, "ms": node.ms} for node in nodes],
+    }
+
+
+def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[str, Any]]) -> None:
+    columns = ("network", "ms", "median", "p90", "MAD", "predicted", "peak MiB", "halves differ", "× the first")
+    table = Table(*columns, title=f"Measured on {target} (ms: undisturbed)")
+    for row, ratio in zip(rows, ratios, strict=True):
+        table.add_row(
+            row["name"],
+            f"{row['low_ms']:.4g}",
+            f"{row['median_ms']:.4g}",
+            f"{row['p90_ms']:.4g}",
+            f"{row['mad_ms']:.2g}",
+            "–" if row["predicted_ms"] is None else f"{row['predicted_ms']:.4g}",
+            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.1f}",
+            f"{row['half_difference']:.1%}" + ("" if row["stable"] else " NOT stable"),
+            f"{ratio['ratio']:.3f} ({ratio['low']:.3f} … {ratio['high']:.3f})",
+        )
+    stdout.print(table)
+    for row in rows:
+        if row["ops"]:
+            total = sum(node["ms"] for node in row["ops"])
+            nodes = Table(
+                "node", "op", "ms", "share", title=f"{row['name']} (profiling adds microseconds to each node)"
+            )
+            for node in row["ops"]:
+                nodes.add_row(node["name"], node["op"], f"{node['ms']:.4f}", f"{node['ms'] / total:.1%}")
+            stdout.print(nodes)
+
+
+def _onnx(architecture: "Architecture", source: str, precision: "Precision") -> bytes:
+    """The ONNX model of a checkpoint, or of an architecture with random weights, in the target's precision."""
+    from latency.qdq import to_qdq
+    from latency.stand_in import stand_in
+
+    if source.endswith(".pt"):
+        from nas.checkpoint import load_checkpoint
+        from nas.deployment import onnx_model
+
+        model = onnx_model(load_checkpoint(Path(source)))
+        return to_qdq(model) if precision == "int8" else model
+    from searchspace.architecture import lower
+
+    return stand_in(lower(architecture), precision)

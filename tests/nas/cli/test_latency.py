@@ -1,0 +1,139 @@
+"""`nas profile`, `nas predict` and `nas measure` on a pretended device: what they print, and what they refuse."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from latency.fake import FakeDevice
+from latency.model import LatencyModel
+from nas.cli import main
+from tests.latency.models import small_model
+from tests.latency.profiled import fake_model
+
+
+class SlowerDevice(FakeDevice):
+    """A device that has become slower by half since its model was made."""
+
+    def measure(self, models: Any, **options: Any) -> Any:
+        from latency.timing import Slice, Timing
+
+        return [
+            Timing(tuple(Slice(tuple(ns * 3 // 2 for ns in part.ns), part.probe_ns) for part in timing.slices))
+            for timing in super().measure(models, **options)
+        ]
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The folder of latency models, with one of the pretended device, which stands for the host."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("latency.target.Target.open", lambda target: FakeDevice())
+    monkeypatch.setattr("latency.store.require_equal", lambda *arguments: None)  # the pretended CPU is not this one
+    folder = tmp_path / "pocketnas" / "latency"
+    folder.mkdir(parents=True)
+    from latency.store import model_path
+
+    model = fake_model()
+    model.save(model_path("host", model.provenance, model.settings))
+    return folder
+
+
+def nas(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Runs the command line in this process; returns its exit code."""
+    monkeypatch.setattr(sys, "argv", ["nas", *arguments])
+    try:
+        main()
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    return 0
+
+
+def told(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def test_a_check_that_passes_and_one_that_does_not(models, monkeypatch, capsys) -> None:
+    assert nas(monkeypatch, "profile", "--check", "--json") == 0
+    found = told(capsys)
+    assert found["holds"] is True
+    assert found["change"] == pytest.approx(0.0, abs=1e-3)
+    monkeypatch.setattr("latency.target.Target.open", lambda target: SlowerDevice())
+    assert nas(monkeypatch, "profile", "--check") == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "no longer holds: 8 of its networks take +50.0%" in printed.err
+    assert "nas profile --target host --recalibrate" in printed.err
+
+
+def test_recalibrating_makes_it_hold(models, monkeypatch, capsys) -> None:
+    monkeypatch.setattr("latency.target.Target.open", lambda target: SlowerDevice())
+    assert nas(monkeypatch, "profile", "--recalibrate", "--json") == 0
+    assert set(told(capsys)) >= {"target", "networks", "device_seconds", "held_out", "noise_p95"}
+    assert nas(monkeypatch, "profile", "--check", "--json") == 0
+    assert told(capsys)["holds"] is True
+    [path] = models.glob("*.json")
+    assert len(LatencyModel.load(path).measurements) == len(fake_model().measurements)
+
+
+@pytest.mark.parametrize("other", [("--minutes", "1"), ("--networks", "20"), ("--space", "default")])
+def test_a_check_takes_no_options_of_measuring_more(models, monkeypatch, capsys, other) -> None:
+    assert nas(monkeypatch, "profile", "--check", *other) == 2
+    assert "--check and --recalibrate take no" in capsys.readouterr().err
+
+
+def test_profile_reports_what_it_promises_and_goes_on(models, monkeypatch, capsys) -> None:
+    for networks in (24, 36):
+        assert nas(monkeypatch, "profile", "--networks", str(networks), "--json") == 0
+        found = told(capsys)
+        assert found["networks"] == networks
+        assert set(found["held_out"]) >= {"n", "within_5", "within_10", "median_error", "p95_error", "spearman"}
+
+
+def test_an_explanation_adds_up_by_block_and_by_kernel(models, monkeypatch, capsys) -> None:
+    arguments = ("predict", "mobilenet_v2", "--resolution", "64", "--explain")
+    assert nas(monkeypatch, *arguments, "--json") == 0
+    [found] = told(capsys)["predictions"]
+    for part in ("blocks", "kernels"):
+        assert sum(one["ms"] for one in found[part]) == pytest.approx(found["ms"])
+    assert nas(monkeypatch, *arguments) == 0
+    assert f"most of it is {found['kernels'][0]['name']}" in capsys.readouterr().out
+
+
+def test_one_network_is_measured_beside_its_prediction(models, monkeypatch, capsys) -> None:
+    assert nas(monkeypatch, "measure", "mobilenet_v2", "--resolution", "64", "--ops", "--json") == 0
+    found = told(capsys)
+    wanted = {"median_ms", "p90_ms", "mad_ms", "runs", "stable", "predicted_ms", "ops", "peak_bytes"}
+    assert set(found) >= wanted
+    assert found["predicted_ms"] == pytest.approx(found["median_ms"], rel=0.2)
+    assert found["peak_bytes"] > 0
+    assert {node["op"] for node in found["ops"]} >= {"Conv", "Gemm"}
+
+
+def test_several_are_compared_with_the_first_also_foreign_models(models, monkeypatch, capsys, tmp_path) -> None:
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(small_model())
+    names = [str(foreign), "mobilenet_v3_small", "mobilenet_v2"]
+    assert nas(monkeypatch, "measure", *names, "--resolution", "64", "--json") == 0
+    found = told(capsys)
+    assert [row["name"] for row in found["networks"]] == [row["name"] for row in found["ratios"]] == names
+    assert [row["predicted_ms"] is None for row in found["networks"]] == [True, False, False]
+    first = found["networks"][0]["low_ms"]
+    for row, ratio in zip(found["networks"], found["ratios"], strict=True):
+        assert ratio["ratio"] == pytest.approx(row["low_ms"] / first)
+        assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+
+
+def test_people_get_a_table(models, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert nas(monkeypatch, "measure", "mobilenet_v3_small", "--resolution", "32", "--ops") == 0
+    printed = capsys.readouterr().out
+    assert "Measured on host" in printed
+    assert "Conv" in printed
+
+
+def test_a_missing_model_is_one_line(models, monkeypatch, capsys) -> None:
+    assert nas(monkeypatch, "measure", "nowhere.onnx") == 2
+    assert "nowhere.onnx: an ONNX model is needed" in capsys.readouterr().err
