@@ -28,6 +28,13 @@ def parse_plain(text: str) -> Any:
         NasError: the text is neither JSON nor YAML; the message is the parser's, in one line.
     """
     try:
+        return _parse(text)
+    except RecursionError:
+        raise NasError("not JSON or YAML that can be read: it is nested too deeply") from None
+
+
+def _parse(text: str) -> Any:
+    try:
         return json.loads(text)
     except ValueError:
         pass

@@ -83,3 +83,9 @@ def test_yaml_numbers_are_numbers_and_tags_run_nothing() -> None:
     assert parse_plain("a: 1e-5\nb: -2E+3\nc: .5\nd: 1e5x") == {"a": 1e-5, "b": -2000.0, "c": 0.5, "d": "1e5x"}
     with pytest.raises(NasError, match="not JSON or YAML"):
         parse_plain("!!python/object/apply:os.system ['true']")
+
+
+@pytest.mark.parametrize("bracket", ["[", '{"a":', "- "])
+def test_deep_nesting_is_refused_like_other_text(bracket: str) -> None:
+    with pytest.raises(NasError, match="nested too deeply"):
+        parse_plain(bracket * 5_000)
