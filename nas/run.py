@@ -51,15 +51,25 @@ class Run:
             self.write_json("choices.json", choices)
         return choices[name]
 
+    def withdraw(self, *made: str) -> None:
+        """Free the folder for another request, this one being impossible; `made` are files that it left so far."""
+        for name in ("run.json", *made):
+            self.file(name).unlink(missing_ok=True)
+
 
 @contextlib.contextmanager
 def open_run(path: Path, *, kind: str, request: Mapping[str, Any]) -> Iterator[Run]:
     """The run in folder `path`, made if it is not there, held by this process inside the ``with``.
 
     Raises:
-        StudyError: the folder holds another kind of run or one that asked for something else, or is in use.
+        StudyError: the folder holds another kind of run or one that asked for something else, is in use, or cannot be made.
     """
-    path.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StudyError(
+            f"{path}: a run needs a folder, it cannot be made ({error.strerror}); choose another --out"
+        ) from None
     with (path / ".lock").open("a+", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

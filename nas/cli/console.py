@@ -63,8 +63,9 @@ def fail(message: str) -> None:
 
 
 def show_json(result: Mapping[str, Any]) -> None:
-    """The result for machines: one JSON object on stdout."""
-    sys.stdout.write(json.dumps(result, default=_plain) + "\n")
+    """The result for machines: one JSON object on stdout; a number that JSON cannot say (infinity, not a number) is null."""
+    plain = json.loads(json.dumps(result, default=_plain), parse_constant=lambda _: None)
+    sys.stdout.write(json.dumps(plain, allow_nan=False) + "\n")
 
 
 def note(message: str) -> None:
@@ -83,7 +84,8 @@ def progress_bar(description: str) -> Iterator["Bar"]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=stderr, transient=True) as progress:
+    # where nobody watches, it would leave empty lines only
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal) as progress:
         yield Bar(progress, description)
 
 

@@ -1,5 +1,6 @@
 """`nas search`: the main job."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,6 +9,7 @@ from rich.table import Table
 
 from nas.cli import options
 from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
+from nas.cli.images import load_images
 
 if TYPE_CHECKING:
     from latency.model import LatencyModel
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from nas.run import Run
     from nas.search import SearchResult
     from searchspace.space import Space
+
+MODEL_FILE = "latency_model.json"
 
 
 @app.command()
@@ -48,7 +52,7 @@ def search(
     Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
     """
     from latency.target import load_target
-    from nas.data import load_data
+    from nas.errors import BudgetError
     from nas.fidelity import parse_ladder
     from nas.run import open_run
     from nas.search import SearchSettings, run_search
@@ -65,11 +69,8 @@ def search(
         storage=storage,
         seed=seed,
     )
-    with progress_bar("reading images") as bar:
-        wanted = resolution or where.resolution or (drawn_from.resolution[0] if drawn_from.resolution else None)
-        images = load_data(data, resolution=wanted, seed=seed, strict=strict, progress=bar)
-    for remark in images.notes:
-        note(remark)
+    wanted = resolution or where.resolution or (drawn_from.resolution[0] if drawn_from.resolution else None)
+    images = load_images(data, resolution=wanted, strict=strict, seed=seed)
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
     request = {
         "data": images.fingerprint,
@@ -84,16 +85,20 @@ def search(
     with open_run(folder, kind="search", request=request) as run:
         model = _model(run, where, adapted)
         with progress_bar("searching") as bar:
-            result = run_search(
-                run,
-                space=adapted,
-                data=images,
-                device=where.open(),
-                runtime=where.settings,
-                model=model,
-                settings=settings,
-                events=_Events(bar),
-            )
+            try:
+                result = run_search(
+                    run,
+                    space=adapted,
+                    data=images,
+                    device=where.open(),
+                    runtime=where.settings,
+                    model=model,
+                    settings=settings,
+                    events=_Events(bar),
+                )
+            except BudgetError:
+                run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
+                raise
         report = _report(run, where, result)
         run.write_json("result.json", report)
     if json:
@@ -118,7 +123,7 @@ def _model(run: "Run", target: "Target", space: "Space") -> "LatencyModel":
     from latency.profiling import Progress
     from nas.prediction import model_for
 
-    kept = run.file("latency_model.json")
+    kept = run.file(MODEL_FILE)
     if kept.exists():
         return LatencyModel.load(kept)
     with progress_bar("profiling") as bar:
@@ -212,6 +217,6 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
 def _positive(option: str, value: float) -> float:
     from nas.errors import StudyError
 
-    if not value > 0:
-        raise StudyError(f"{option} must be above 0, got {value:g}")
+    if not 0 < value < math.inf:
+        raise StudyError(f"{option} must be a finite number above 0, got {value:g}")
     return value

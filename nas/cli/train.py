@@ -8,6 +8,7 @@ import typer
 
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.images import load_images
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -225,11 +226,11 @@ def _data_and_start(
     if arch.endswith(".pt") and not scratch:
         checkpoint = load_checkpoint(Path(arch))
         wanted = architecture.resolution if resolution is None else resolution
-        images = _load(source, resolution=wanted, channels=architecture.channels, strict=strict, seed=seed)
+        images = load_images(source, resolution=wanted, channels=architecture.channels, strict=strict, seed=seed)
         return images, adapt(checkpoint, images, seed=seed)
     if resolution is None and arch not in REFERENCES:
         resolution = architecture.resolution
-    images = _load(source, resolution=resolution, channels=None, strict=strict, seed=seed)
+    images = load_images(source, resolution=resolution, channels=None, strict=strict, seed=seed)
     fitted = dataclasses.replace(
         architecture, resolution=images.resolution, classes=len(images.classes), channels=images.channels
     )
@@ -246,21 +247,9 @@ def _data_of(checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int |
     """Images as the checkpoint's network takes them, divided as for its training (or by another seed)."""
     drawn_by = checkpoint.metrics.get("seed", 0) if seed is None else seed
     architecture = checkpoint.architecture
-    return _load(
+    return load_images(
         source, resolution=architecture.resolution, channels=architecture.channels, strict=strict, seed=int(drawn_by)
     )
-
-
-def _load(source: str, *, resolution: int | None, channels: int | None, strict: bool, seed: int) -> "Data":
-    from nas.data import load_data
-
-    with progress_bar("reading images") as bar:
-        data = load_data(source, resolution=resolution, channels=channels, strict=strict, seed=seed, progress=bar)
-    for remark in data.notes:
-        note(remark)
-    if data.skipped:
-        note(f"{len(data.skipped)} damaged images were left out, the first: {data.skipped[0]}")
-    return data
 
 
 def _batch(text: str) -> int | None:

@@ -56,3 +56,18 @@ def test_damage_is_named(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{half")
     with pytest.raises(StudyError, match=r"run\.json: is damaged"), open_run(tmp_path, kind="search", request={}):
         pass
+
+
+def test_an_impossible_request_frees_the_folder_for_another(tmp_path: Path) -> None:
+    with open_run(tmp_path, kind="search", request=REQUEST) as run:
+        run.write_json("model.json", {})
+        run.withdraw("model.json", "never_made.json")
+    with open_run(tmp_path, kind="search", request={**REQUEST, "budget_ms": 3.0}) as run:
+        assert run.read_json("model.json") is None
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(StudyError, match="a run needs a folder"), open_run(path, kind="search", request={}):
+            pass

@@ -10,6 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nas.cli.console import show_json
+from nas.cli.images import load_images
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -40,7 +43,8 @@ def refused(*arguments: str, home: Path) -> str:
     process = nas(*arguments, home=home, check=2)
     assert process.stdout == ""
     assert "Traceback" not in process.stderr
-    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    (line,) = process.stderr.splitlines()
+    assert line.startswith("error:")
     return line
 
 
@@ -108,7 +112,9 @@ def test_wrong_input_to_search_is_one_line_and_exit_code_2(tmp_path: Path, image
         "{format: 1, resolution: 2, stages: [{depth: 1, width: 8, stride: 2, blocks: {conv: {}}}], stem: {width: 8}}"
     )
     assert "exceeds 2 px" in refused("search", "--space", str(space), home=tmp_path)
-    assert "--budget-ms must be above 0" in refused("search", "--budget-ms", "-1", home=tmp_path)
+    assert "--budget-ms must be a finite number above 0" in refused("search", "--budget-ms", "-1", home=tmp_path)
+    assert "--budget-ms must be a finite number above 0" in refused("search", "--budget-ms", "inf", home=tmp_path)
+    assert "a run needs a folder" in refused("search", "--out", str(space), home=tmp_path)
     assert "rungs must be whole numbers" in refused("search", "--rungs", "5000,many", home=tmp_path)
     assert not Path(out).exists()
 
@@ -125,6 +131,19 @@ def test_a_target_without_model_says_how_to_make_one(tmp_path: Path) -> None:
     answer = json.loads(nas("targets", "--json", home=tmp_path).stdout)
     assert answer["targets"][0]["name"] == "host"
     assert answer["targets"][0]["ready"] is False
+
+
+def test_json_is_strict_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show_json({"loss": float("nan"), "curve": [{"loss": float("inf")}, np.float32(0.5)], "run": Path("ünï")})
+    answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert answer == {"loss": None, "curve": [{"loss": None}, 0.5], "run": "ünï"}
+
+
+def test_damaged_images_are_told_of(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (images / "cat" / "3.png").write_bytes(b"\x89PNG damaged")
+    data = load_images(str(images), resolution=None)
+    assert len(data.skipped) == 1
+    assert "damaged images left out: 1, the first cat/3.png" in capsys.readouterr().err
 
 
 def test_unknown_options_are_refused_in_one_line(tmp_path: Path) -> None:
