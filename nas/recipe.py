@@ -77,7 +77,7 @@ class Recipe:
         for name in ("epochs", "images", "lr", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise TrainingError(f"recipe: {name} must be above 0, got {value}")
+                raise TrainingError(f"recipe: {name} must be a finite number above 0, got {value}")
         for name in ("momentum", "warm_up", "label_smoothing", "ema_decay", "dropout"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
