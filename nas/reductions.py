@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nas.errors import BudgetError
 
-STEPS = 10  # to reach a budget where no first reduction is asked for
+STEPS = 15  # to reach a budget where no first reduction is asked for
 WITHOUT_BUDGET = 0.06  # of the start's latency: the first reduction where no budget in milliseconds limits the steps
 
 

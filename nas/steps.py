@@ -28,7 +28,7 @@ class Settings:
         budget_ratio: share of the start's measured latency it may take; in (0, 1).
         max_accuracy_drop: of validation accuracy, for the smallest network within it; in (0, 1).
         method: `netadapt`, or the baseline `uniform`.
-        reduction: first step's, as `nas.reductions.parse_reduction` takes it; None: for about ten steps.
+        reduction: first step's, as `nas.reductions.parse_reduction` takes it; None: for about fifteen steps.
         decay: of the reduction from step to step, in (0, 1].
         rule: how a step's network is chosen (see `nas.choice`).
         importance: what decides which units go: `taylor` or `l2`.

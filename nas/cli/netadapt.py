@@ -45,7 +45,7 @@ def netadapt(
     importance: Annotated[str, typer.Option(help="What decides which channels go: l2 or taylor.")] = "l2",
     step: Annotated[
         str | None,
-        typer.Option(help="First step's reduction: 0.5ms, or 0.025 of the start; by default for about ten steps."),
+        typer.Option(help="First step's reduction: 0.5ms, or 0.025 of the start; by default for about fifteen steps."),
     ] = None,
     decay: Annotated[float, typer.Option(help="Of the reduction from step to step.")] = 0.96,
     short_images: Annotated[int, typer.Option(min=1, help="Images of the fine-tunes that compare proposals.")] = 2000,

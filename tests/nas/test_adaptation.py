@@ -26,6 +26,7 @@ from nas.errors import BudgetError, TrainingError
 from nas.family import Family
 from nas.finishing import finish
 from nas.recipe import Recipe
+from nas.reductions import STEPS
 from nas.steps import Step
 from nas.tuning import Job, Score
 from nas.uniform import uniform
@@ -95,7 +96,7 @@ def test_every_choice_is_that_of_brute_force(tmp_path: Path, monkeypatch: pytest
     steps = netadapt(family(tmp_path, budget_ratio=0.5, rule=rule, reduction=None))
     assert len(widths(TINY)) == 3
     assert steps[-1].ms <= 0.5 * steps[0].ms < steps[-2].ms
-    first_ms = (steps[0].ms - 0.5 * steps[0].ms) / sum(0.96**step for step in range(10))
+    first_ms = (steps[0].ms - 0.5 * steps[0].ms) / sum(0.96**step for step in range(STEPS))
     for before, step in itertools.pairwise(steps):
         start = load_checkpoint(tmp_path / before.checkpoint).architecture
         goal_ms = max(before.ms - first_ms * 0.96**before.step, 0.5 * steps[0].ms)
