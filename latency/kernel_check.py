@@ -3,7 +3,7 @@
 from collections import Counter
 
 import onnx
-from onnx import NodeProto
+from onnx import GraphProto, NodeProto
 
 from latency.kernel import PRODUCTS, Kernel
 from latency.planning import kernels
@@ -30,17 +30,22 @@ def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int, precision: 
         precision: of the model that was optimised.
     """
     planned = kernels(graph, nchwc_block=nchwc_block, precision=precision)
-    expected = Counter(_expected(kernel, nchwc_block) for kernel in planned if kernel.op not in NOT_COMPARED)
+    expected = Counter(kernel_text(kernel, nchwc_block) for kernel in planned if kernel.op not in NOT_COMPARED)
     model = onnx.load_from_string(optimized).graph
-    weights = {tensor.name: tuple(tensor.dims) for tensor in model.initializer}
-    found = Counter(_found(node, weights) for node in model.node if node.op_type not in NOT_COMPARED)
+    weights = weight_shapes(model)
+    found = Counter(node_text(node, weights) for node in model.node if node.op_type not in NOT_COMPARED)
     return [f"expected {count} × {text}" for text, count in sorted((expected - found).items())] + [
         f"found {count} × {text}" for text, count in sorted((found - expected).items())
     ]
 
 
-def _expected(kernel: Kernel, block: int) -> str:
-    """A kernel in the words that `_found` uses for a node."""
+def weight_shapes(graph: GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shape of each stored tensor by its name."""
+    return {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+
+
+def kernel_text(kernel: Kernel, block: int) -> str:
+    """A kernel in the words that `node_text` uses for a node."""
     blocked = kernel.layout == "nchwc"
     if kernel.convolves:
         cout, cin = kernel.shape.channels, kernel.source.channels // kernel.groups
@@ -64,7 +69,7 @@ def _expected(kernel: Kernel, block: int) -> str:
     return f"nchwc {kernel.op}" if own else kernel.op
 
 
-def _found(node: NodeProto, weights: dict[str, tuple[int, ...]]) -> str:
+def node_text(node: NodeProto, weights: dict[str, tuple[int, ...]]) -> str:
     """A node of the optimised model in one line."""
     attributes = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
     name = f"nchwc {node.op_type}" if node.domain == NCHWC_DOMAIN else node.op_type

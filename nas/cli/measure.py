@@ -119,21 +119,21 @@ def _looked_into(device: "Device", model: bytes, target: "TargetValue", *, ops: 
 
 
 def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[str, Any]]) -> None:
-    columns = ("network", "ms", "median", "p90", "MAD", "predicted", "peak MiB", "halves differ", "× the first")
-    table = Table(*columns, title=f"Measured on {target} (ms: undisturbed)")
-    for row, ratio in zip(rows, ratios, strict=True):
+    table = Table("network", "ms", "median", "p90", "predicted", "MiB", "stable", title=f"Measured on {target}")
+    for row in rows:
         table.add_row(
             row["name"],
             f"{row['low_ms']:.4g}",
             f"{row['median_ms']:.4g}",
             f"{row['p90_ms']:.4g}",
-            f"{row['mad_ms']:.2g}",
             "–" if row["predicted_ms"] is None else f"{row['predicted_ms']:.4g}",
-            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.1f}",
-            f"{row['half_difference']:.1%}" + ("" if row["stable"] else " NOT stable"),
-            f"{ratio['ratio']:.3f} ({ratio['low']:.3f} … {ratio['high']:.3f})",
+            "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
+            f"{'yes' if row['stable'] else 'NO'}, ±{row['half_difference']:.1%}",
         )
     stdout.print(table)
+    for ratio in ratios[1:]:
+        interval = f"{ratio['low']:.3f} … {ratio['high']:.3f}"
+        stdout.print(f"{ratio['name']} takes {ratio['ratio']:.3f} times ({interval}) as long as {ratios[0]['name']}")
     for row in rows:
         if row["ops"]:
             total = sum(node["ms"] for node in row["ops"])
