@@ -30,6 +30,7 @@ app = typer.Typer(
 
 stdout = Console(soft_wrap=True, highlight=False)
 stderr = Console(stderr=True, highlight=False)
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -38,22 +39,22 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # an interruption inside a command is returned as its exit code, not raised
     except NasError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        stderr.print("interrupted: what was done is kept; the same command goes on from there", style="yellow")
-        raise SystemExit(130) from None
-    except typer.Exit as leaving:
-        raise SystemExit(leaving.exit_code) from None
+        code = INTERRUPTED
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
             raise
         fail(f"{error.filename or 'a file'}: cannot be written ({error.strerror}); what was finished before is kept")
     except Exception as error:
         if _is_usage_error(error):
-            fail(f"{error.format_message()} (see `nas --help`)")  # type: ignore[attr-defined]
+            fail(f"{error.format_message() or 'a command is needed'} (see `nas --help`)")  # type: ignore[attr-defined]
         raise
+    if code == INTERRUPTED:
+        stderr.print("interrupted: what was done is kept; the same command goes on from there", style="yellow")
+    raise SystemExit(code)
 
 
 def fail(message: str) -> None:

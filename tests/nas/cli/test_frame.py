@@ -133,6 +133,26 @@ def test_a_target_without_model_says_how_to_make_one(tmp_path: Path) -> None:
     assert answer["targets"][0]["ready"] is False
 
 
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_an_interrupted_command_leaves_with_130(name: str) -> None:
+    code = f"""
+import os, signal, time
+from nas.cli.console import app, main
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests' own parent ignores it
+@app.command()
+def wait() -> None:
+    os.kill(os.getpid(), signal.{name})
+    time.sleep(60)
+main()
+"""
+    process = subprocess.run(
+        [sys.executable, "-c", code, "wait"], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert process.returncode == 130
+    assert process.stdout == ""
+    assert process.stderr.startswith("interrupted: what was done is kept")
+
+
 def test_json_is_strict_json(capsys: pytest.CaptureFixture[str]) -> None:
     show_json({"loss": float("nan"), "curve": [{"loss": float("inf")}, np.float32(0.5)], "run": Path("ünï")})
     answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
