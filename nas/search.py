@@ -200,6 +200,8 @@ class _Ending:
         def on_progress(what: str, done: int, total: int | None) -> None:
             self.events.progress(f"training finalist {index + 1} of {count}: {what}", done, total)
 
+        for rung in range(rungs):  # where the study outlived the run's folder, its candidates are trained once more
+            self.trainer(candidate.architecture, rung)
         path = train_finalist(
             candidate,
             self.trainer.checkpoint(candidate.architecture, rungs - 1),

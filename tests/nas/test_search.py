@@ -1,6 +1,7 @@
 """The whole search on real images and a pretended device: what it promises of its front, its files and its resumption."""
 
 import dataclasses
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -171,3 +172,13 @@ def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult],
     folder, _ = found
     with pytest.raises(StudyError, match="was made for another data"):
         search(folder, dataclasses.replace(digits, fingerprint="other"))
+
+
+def test_candidates_whose_checkpoints_are_gone_are_trained_once_more(digits: Data, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, trials=1, finalists=1)
+    first = search(tmp_path, digits, settings)
+    for name in ("candidates", "finalists"):
+        shutil.rmtree(tmp_path / name)
+    again = search(tmp_path, digits, settings)
+    assert again.outcomes == first.outcomes
+    assert [one.accuracy for one in again.finalists] == [one.accuracy for one in first.finalists]
