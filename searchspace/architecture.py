@@ -13,9 +13,10 @@ from functools import cached_property, lru_cache
 from typing import Any, TypeVar
 
 from searchspace.blocks import BLOCKS, HEADS, Block, ClassicHead, Head
+from searchspace.builder import Builder
 from searchspace.errors import ArchitectureError
 from searchspace.files import parse_plain
-from searchspace.graph import Builder, Graph, Norm, Op, Shape
+from searchspace.graph import Graph, Norm, Op, Shape
 
 FORMAT = 1
 Part = TypeVar("Part")

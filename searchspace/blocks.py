@@ -20,8 +20,9 @@ Pool                 maximum or average over a window               SqueezeNet
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from searchspace.builder import Builder, window_output
 from searchspace.errors import ArchitectureError
-from searchspace.graph import ACTIVATIONS, ActivationKind, Builder, Shape, window_output
+from searchspace.graph import ACTIVATIONS, ActivationKind, Shape
 
 Bypass = Literal["none", "identity", "conv"]
 
