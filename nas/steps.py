@@ -46,7 +46,7 @@ class Settings:
     reduction: str | None = None
     decay: float = 0.96
     rule: Rule = "accuracy"
-    importance: Criterion = "l2"
+    importance: Criterion = "taylor"
     short: Recipe
     workers: int = 1
     measure_every: int = 3

@@ -42,7 +42,7 @@ def netadapt(
     rule: Annotated[
         str, typer.Option(help="What a step chooses by: accuracy (NetAdapt), or ratio to latency saved (MobileNetV3).")
     ] = "accuracy",
-    importance: Annotated[str, typer.Option(help="What decides which channels go: l2 or taylor.")] = "l2",
+    importance: Annotated[str, typer.Option(help="What decides which channels go: taylor or l2.")] = "taylor",
     step: Annotated[
         str | None,
         typer.Option(help="First step's reduction: 0.5ms, or 0.025 of the start; by default for about fifteen steps."),

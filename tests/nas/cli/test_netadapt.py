@@ -14,7 +14,7 @@ from tests.nas.cli.test_train import Shell, nas
 
 __all__ = ["nas"]  # the fixture
 
-QUICK = ("--short-images", 64, "--workers", 1, "--epochs", 0.2, "--importance", "taylor")
+QUICK = ("--short-images", 64, "--workers", 1, "--epochs", 0.2, "--importance", "l2")
 
 
 @pytest.fixture
