@@ -67,7 +67,7 @@ def profile_target(
 
     Args:
         target: what to profile.
-        architectures: in the order to measure them; those with a stable measurement are passed over. It may be endless if
+        architectures: in the order to measure them; those with a trusted measurement are passed over. It may be endless if
             `networks` or `limit_s` ends it.
         networks: how many measured networks there shall be in all.
         limit_s: seconds after which no further job of `JOB` networks is begun.
@@ -87,7 +87,7 @@ def profile_target(
     log = path.with_suffix(".jsonl")
     measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
     begin = time.monotonic()
-    known = {fingerprint for fingerprint, one in measured.items() if one.timing.stable}
+    known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
     block, precision = provenance.nchwc_block, target.settings.precision
     queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
     with device.reserve(f"profiling {target.name}"):
@@ -110,23 +110,23 @@ def profile_target(
 
 
 def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measurement, ...]) -> LatencyModel:
-    """Fits a latency model to the stable ones of some measurements; its held-out error is that of cross-validation.
+    """Fits a latency model to the trusted ones of some measurements; its held-out error is that of cross-validation.
 
     Raises:
         ModelError: too few of them are stable.
     """
-    stable = [one for one in measurements if one.timing.stable]
-    if len(stable) < FEWEST:
+    trusted = [one for one in measurements if one.trusted]
+    if len(trusted) < FEWEST:
         raise ModelError(
-            f"a latency model needs at least {FEWEST} stable measurements, got {len(stable)} of {len(measurements)}: "
-            "measure more networks, and stop what else runs on the device"
+            f"a latency model needs at least {FEWEST} stable measurements with few interruptions, "
+            f"got {len(trusted)} of {len(measurements)}: measure more networks, and stop what else runs on the device"
         )
     block = provenance.nchwc_block
     precision = target.settings.precision
-    planned = [kernels(lower(one.architecture), nchwc_block=block, precision=precision) for one in stable]
+    planned = [kernels(lower(one.architecture), nchwc_block=block, precision=precision) for one in trusted]
     rows = [quantities(part, nchwc_block=block) for part in planned]
     kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
-    ms = np.array([one.ms for one in stable])
+    ms = np.array([one.ms for one in trusted])
     predicted = cross_validate(rows, ms.tolist())
     low, high = _interval(ms / predicted)
     return LatencyModel(
@@ -138,7 +138,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
         low=low,
         high=high,
         held_out=accuracy(predicted, ms),
-        noise_p95=float(np.quantile([one.timing.half_difference for one in stable], 0.95)),
+        noise_p95=float(np.quantile([one.timing.half_difference for one in trusted], 0.95)),
         measurements=measurements,
         basis=target.basis,
     )

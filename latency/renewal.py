@@ -60,14 +60,11 @@ def check_model(
         ModelError: the model was made for another device or runtime, or too few repetitions are stable.
     """
     model.require(device.describe(), model.settings)
-    before = _spread_out([one for one in model.measurements if one.timing.stable], networks)
+    before = _spread_out([one for one in model.measurements if one.trusted], networks)
     models = [stand_in(lower(one.architecture), model.settings.precision) for one in before]
     timings = device.measure(models, settings=model.settings, effort=effort, on_slice=on_slice)
-    pairs = [
-        (one, Measurement(one.architecture, timing))
-        for one, timing in zip(before, timings, strict=True)
-        if timing.stable
-    ]
+    repeated = [Measurement(one.architecture, timing) for one, timing in zip(before, timings, strict=True)]
+    pairs = [(then, now) for then, now in zip(before, repeated, strict=True) if now.trusted]
     if len(pairs) < FEWEST:
         raise ModelError(
             f"to check the latency model of {model.target!r} at least {FEWEST} networks must be measured stably again, got "

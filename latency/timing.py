@@ -95,6 +95,11 @@ class Timing:
         return len(self._all_ns)
 
     @property
+    def interrupted(self) -> float:
+        """Share of runs during which the core was taken away, or during the run before."""
+        return sum(len(part.interrupted) for part in self.slices) / self.runs
+
+    @property
     def device_s(self) -> float:
         """Seconds of device time in the timed runs."""
         return sum(self._all_ns) / 1e9

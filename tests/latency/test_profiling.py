@@ -16,6 +16,7 @@ from latency.samples import varied_architectures
 from latency.settings import Effort
 from latency.store import load_model, model_path, models_folder
 from latency.target import load_target
+from latency.timing import Slice, Timing
 from searchspace.architecture import lower
 from tests.latency.profiled import QUICK, fake_model
 
@@ -85,11 +86,36 @@ def test_time_and_finite_networks_end_it_too(tmp_path):
 
 def test_unstable_measurements_are_kept_but_not_fitted(tmp_path):
     with pytest.raises(
-        ModelError, match=r"needs at least 12 stable measurements, got \d+ of 24: .*stop what else runs"
+        ModelError,
+        match=r"needs at least 12 stable measurements with few interruptions, got \d+ of 24: .*stop what else runs",
     ):
         profile(tmp_path, FakeDevice(noise=5.0), 24)
     [log] = tmp_path.glob("*.jsonl")
     assert len(list(read_measurements(log))) == 24
+
+
+def test_measurements_on_a_busy_core_are_not_fitted(tmp_path):
+    class Busy(FakeDevice):
+        """Every second network is interrupted in two of three runs, and takes half as long again."""
+
+        def measure(self, models, **options):
+            timings = super().measure(models, **options)
+            for index in range(0, len(timings), 2):
+                parts = timings[index].slices
+                slower = [
+                    Slice(tuple(ns * 3 // 2 for ns in part.ns), part.probe_ns, part.process, (0, 1)) for part in parts
+                ]
+                timings[index] = Timing(tuple(slower))
+            return timings
+
+    model = profile(tmp_path, Busy(), 40)
+    assert sum(one.trusted for one in model.measurements) == model.held_out.n == 20
+    assert all(one.timing.stable for one in model.measurements)
+    device = CountingDevice()
+    source = itertools.islice(varied_architectures(0), 40)
+    again = profile_target(HOST, source, device=device, effort=QUICK, folder=tmp_path)
+    assert device.measured == 20
+    assert again.held_out.n == 40
 
 
 def test_what_was_not_stable_is_measured_again(tmp_path):

@@ -19,6 +19,7 @@ import numpy as np
 from experiments.record import write_record
 from latency.fitting import accuracy
 from latency.host import HostDevice
+from latency.model import BUSIEST, Measurement
 from latency.planning import kernels
 from latency.target import load_target
 from latency.timing import Timing
@@ -84,11 +85,13 @@ def evaluate(path: Path, *, block: int) -> list[Row]:
 
 
 def samples(tasks: Sequence[Task], timings: Mapping[tuple[str, str], Timing], *, block: int) -> list[Sample]:
-    """The networks that were measured stably, with their kernels."""
+    """The networks whose measurements can be trusted, with their kernels."""
     found = []
     for task in tasks:
         timing = timings.get((task.purpose, task.name))
-        if timing is not None and timing.stable and task.architecture is not None:
+        if timing is None or task.architecture is None:
+            continue
+        if Measurement(task.architecture, timing).trusted:
             found.append(Sample(task, timing, kernels(lower(task.architecture), nchwc_block=block)))
     return found
 
@@ -103,6 +106,7 @@ def effort(timings: Mapping[tuple[str, str], Timing]) -> Row:
     loads = [timing.load for timing in timings.values() if timing.load is not None]
     return {
         "unstable": unstable,
+        "mostly_interrupted": sum(timing.interrupted > BUSIEST for timing in timings.values()),
         "device_seconds": round(sum(timing.device_s for timing in timings.values()), 1),
         "median_load": float(np.median(loads)) if loads else None,
     }
