@@ -1,7 +1,7 @@
 """Brief training of a search's candidates: one rung after the other, each kept as a checkpoint of its own."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,11 @@ Progress = Callable[[str, int, int | None], None]
 class CandidateTrainer:
     """Trains candidates on the rungs of `ladder`; a rung starts from the weights of the one before and sees new images.
 
-    A rung whose checkpoint is already in `folder` is not trained again: that is how a killed trial goes on.
+    `data` are the images at each resolution that candidates may have, in pixels. A rung whose checkpoint is already in
+    `folder` is not trained again: that is how a killed trial goes on.
     """
 
-    data: Data
+    data: Mapping[int, Data]
     recipe: Recipe
     ladder: tuple[Fidelity, ...]
     folder: Path
@@ -53,7 +54,7 @@ class CandidateTrainer:
     def _train(self, architecture: Architecture, rung: int, path: Path) -> None:
         result = train(
             load_checkpoint(self.checkpoint(architecture, rung - 1)) if rung else architecture,
-            self.data,
+            self.data[architecture.resolution],
             dataclasses.replace(self.recipe, images=self.ladder[rung].images, epochs=None),
             seed=self.seed,
             skip_images=self.images_before(rung),

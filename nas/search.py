@@ -6,7 +6,7 @@ Every step leaves what it made in the run's folder, so the same request goes on 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -44,7 +44,6 @@ from searchspace.architecture import Architecture
 from searchspace.sampling import FixedSuggest
 from searchspace.space import Space
 
-STUDY = "search"
 DEFAULT_BUDGET_SHARE = 0.5  # of the space fits the budget that is chosen where none is given
 FRONT_AT_LEAST = 3
 FINAL_EPOCHS = 20.0
@@ -75,6 +74,7 @@ class SearchSettings:
         ladder: rungs of brief training.
         final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
         storage: Optuna storage; None: a file in the run's folder.
+        study: name of the study in it.
         seed: everything random follows from it.
     """
 
@@ -84,6 +84,7 @@ class SearchSettings:
     ladder: tuple[Fidelity, ...] = DEFAULT_LADDER
     final_epochs: float | None = None
     storage: str | None = None
+    study: str = "search"
     seed: int = 0
 
 
@@ -118,7 +119,7 @@ def run_search(
     run: Run,
     *,
     space: Space,
-    data: Data,
+    data: Mapping[int, Data],
     device: Device,
     runtime: RuntimeSettings,
     model: Model,
@@ -130,7 +131,7 @@ def run_search(
     Args:
         run: the folder everything goes to.
         space: adapted to the data.
-        data: the test split is never looked at.
+        data: images at each resolution of the space, in pixels; the test split is never looked at.
         device: where finalists are measured.
         runtime: how networks run there.
         model: predicts latencies there.
@@ -151,9 +152,16 @@ def run_search(
         folder=run.file("candidates"),
         seed=settings.seed,
     )
-    identity = {"space": space.fingerprint, "data": data.fingerprint, "budget_ms": budget_ms, "seed": settings.seed}
+    identity = {
+        "space": space.fingerprint,
+        "data": [data[resolution].fingerprint for resolution in space.resolution],
+        "target": device.name,
+        "budget_ms": budget_ms,
+        "rungs": [fidelity.images for fidelity in settings.ladder],
+        "seed": settings.seed,
+    }
     url = settings.storage or f"sqlite:///{run.file('study.db')}"
-    study = open_study(url, STUDY, seed=settings.seed, identity=identity)
+    study = open_study(url, settings.study, seed=settings.seed, identity=identity)
     prepare(study, surveyed, budget_ms=budget_ms, local=settings.storage is None)
     torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
     problem = Problem(space, predict, budget_ms, trainer, len(settings.ladder))
@@ -176,7 +184,7 @@ class _Ending:
     """Full training and measuring of what the study found."""
 
     run: Run
-    data: Data
+    data: Mapping[int, Data]
     trainer: CandidateTrainer
     device: Device
     runtime: RuntimeSettings
@@ -202,11 +210,12 @@ class _Ending:
 
         for rung in range(rungs):  # where the study outlived the run's folder, its candidates are trained once more
             self.trainer(candidate.architecture, rung)
+        data = self.data[candidate.architecture.resolution]
         path = train_finalist(
             candidate,
             self.trainer.checkpoint(candidate.architecture, rungs - 1),
-            data=self.data,
-            recipe=self._recipe(),
+            data=data,
+            recipe=self._recipe(data),
             seed=self.settings.seed,
             skip_images=self.trainer.images_before(rungs),
             folder=self.run.file("finalists"),
@@ -216,10 +225,11 @@ class _Ending:
 
     def _measured(self, trained: Sequence[tuple[Tried, Path]]) -> list[Finalist]:
         """Export every finalist and measure what was exported, all of them interleaved."""
-        images = first_images(self.data.validation, self.data)
         exported = []
         for candidate, path in trained:
             checkpoint = load_checkpoint(path)
+            data = self.data[candidate.architecture.resolution]
+            images = first_images(data.validation, data)
             onnx = export_onnx(checkpoint, path.with_suffix(".onnx"), images=images).path
             exported.append((candidate, path, onnx, checkpoint.metrics["accuracy"]))
         models = [onnx.read_bytes() for _, _, onnx, _ in exported]
@@ -229,12 +239,12 @@ class _Ending:
             for (candidate, path, onnx, accuracy), timing in zip(exported, timings, strict=True)
         ]
 
-    def _recipe(self) -> Recipe:
+    def _recipe(self, data: Data) -> Recipe:
         """The full recipe, at the length that was asked for or at one that a laptop can bear."""
         recipe = load_recipe("full")
         if self.settings.final_epochs is not None:
             return dataclasses.replace(recipe, epochs=self.settings.final_epochs)
-        images = min(round(FINAL_EPOCHS * len(self.data.train)), FINAL_IMAGES)
+        images = min(round(FINAL_EPOCHS * len(data.train)), FINAL_IMAGES)
         return dataclasses.replace(recipe, epochs=None, images=images)
 
 

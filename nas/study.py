@@ -115,21 +115,18 @@ def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -
         identity: fingerprints of what is searched; a study of anything else is refused.
 
     Raises:
-        StudyError: the storage cannot be reached, or the study is of another space, data set, target or budget.
+        StudyError: the storage cannot be used, or the study is of something else.
     """
     identity = {"format": FORMAT, **identity}
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         study = optuna.create_study(
-            storage=url,
+            storage=open_storage(url),
             study_name=name,
             direction="maximize",
             load_if_exists=True,
             pruner=MedianPruner(n_startup_trials=PRUNER_STARTUP_TRIALS),
         )
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
-            raise
+    except optuna.exceptions.StorageInternalError as error:
         raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
     known = study.user_attrs.get("identity")
     if known is None:
@@ -137,7 +134,7 @@ def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -
     elif known != identity:
         differing = sorted(key for key in known.keys() | identity.keys() if known.get(key) != identity.get(key))
         raise StudyError(
-            f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out"
+            f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out or --study"
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -148,6 +145,21 @@ def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -
             group=True,  # decisions that exist only in some architectures
         )
     return study
+
+
+def open_storage(url: str) -> optuna.storages.BaseStorage:
+    """An Optuna storage, with its tables made where they are missing.
+
+    Raises:
+        StudyError: it cannot be reached, or there is no such kind.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        return optuna.storages.get_storage(url)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
+            raise
+        raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
 
 
 def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: bool) -> None:
@@ -161,9 +173,7 @@ def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: boo
     """
     if local:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            study.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                study.enqueue_trial(dict(trial.params))
+            _requeue(study, trial.number, trial.params)
     if not study.get_trials(deepcopy=False):
         for answers in survey.spread(budget_ms, STARTUP_TRIALS):
             study.enqueue_trial(dict(answers))
@@ -177,13 +187,13 @@ def run_trials(
     Raises:
         StudyError: almost everything drawn is over budget or known already.
     """
-    known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial for trial in _judged(study)}
+    known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial for trial in _judged(study) + _failed(study)}
     wasted = 0
     while (before := progress(study, trials)).trained < trials:
         if on_progress is not None:
             on_progress(before)
         try:
-            outcome = _try(study, study.ask(), problem, known)
+            outcome = _ask_and_try(study, problem, known)
         except optuna.exceptions.StorageInternalError as error:
             reason = _first_line(error.__cause__ or error)
             raise StudyError(
@@ -213,7 +223,8 @@ def count_outcomes(study: optuna.Study) -> Counter[str]:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             outcomes[trial.user_attrs[OUTCOME]] += 1
         elif trial.state == TrialState.FAIL:
-            outcomes[FAILED if trial.user_attrs.get(OUTCOME) == FAILED else INTERRUPTED] += 1
+            outcome = trial.user_attrs.get(OUTCOME)
+            outcomes[outcome if outcome in (FAILED, DUPLICATE) else INTERRUPTED] += 1
     return outcomes
 
 
@@ -243,6 +254,16 @@ def rung_agreement(study: optuna.Study, rungs: int) -> list[RankAgreement]:
         both = [curve for curve in curves if len(curve) > rung + 1]
         agreements.append(rank_agreement([curve[rung] for curve in both], [curve[rung + 1] for curve in both]))
     return agreements
+
+
+def _ask_and_try(study: optuna.Study, problem: Problem, known: dict[str, FrozenTrial]) -> str:
+    """One trial; if it is interrupted it is queued once more, for this process's successor or for others."""
+    trial = study.ask()
+    try:
+        return _try(study, trial, problem, known)
+    except KeyboardInterrupt:
+        _requeue(study, trial.number, trial.params)
+        raise
 
 
 def _try(study: optuna.Study, trial: Trial, problem: Problem, known: dict[str, FrozenTrial]) -> str:
@@ -300,6 +321,19 @@ def _judged(study: optuna.Study) -> list[FrozenTrial]:
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     trials = study.get_trials(deepcopy=False, states=states)
     return [trial for trial in trials if trial.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED)]
+
+
+def _failed(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials whose training diverged."""
+    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) == FAILED]
+
+
+def _requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
+    """Close a trial that was interrupted, and queue the same decisions once more."""
+    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+    if params:
+        study.enqueue_trial(dict(params))
 
 
 def _first_line(error: BaseException) -> str:

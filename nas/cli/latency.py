@@ -216,7 +216,7 @@ def predict(
     }
     rows: list[dict[str, Any]] = []
     for text in architectures:
-        loaded = _lines(text) if text.endswith(".jsonl") else [load_architecture(text, **options)]
+        loaded = _lines(text, options) if text.endswith(".jsonl") else [load_architecture(text, **options)]
         for architecture in loaded:
             found = model.predict(architecture)
             row: dict[str, Any] = {
@@ -250,11 +250,16 @@ def predict(
             stdout.print(f"{row['name']}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
-def _lines(path: str) -> list[Any]:
-    """The architectures of a file with one JSON object a line."""
+def _lines(path: str, options: dict[str, Any]) -> list[Any]:
+    """The architectures of a file with one JSON object a line; options that change an architecture do not apply to it."""
     from searchspace.architecture import Architecture
     from searchspace.errors import ArchitectureError, NasError
 
+    for name, value in options.items():
+        if value not in (None, 1.0):
+            raise ArchitectureError(
+                f"--{name.replace('_', '-')} does not apply to {path}: its architectures are complete"
+            )
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -266,4 +271,6 @@ def _lines(path: str) -> list[Any]:
                 found.append(Architecture.from_text(line))
             except NasError as error:
                 raise ArchitectureError(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise ArchitectureError(f"{path}: must hold at least one architecture, got none")
     return found

@@ -1,5 +1,6 @@
 """`nas search`: the main job."""
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,6 +43,7 @@ def search(
         str, typer.Option(help="Images a candidate sees on each rung, separated by commas.")
     ] = "5000,15000",
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
+    study: Annotated[str, typer.Option(help="Name of the study in the storage.")] = "search",
     strict: options.Strict = False,
     seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
@@ -52,13 +54,19 @@ def search(
     Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
     """
     from latency.target import load_target
-    from nas.errors import BudgetError
+    from nas.errors import BudgetError, StudyError
     from nas.fidelity import parse_ladder
     from nas.run import open_run
     from nas.search import SearchSettings, run_search
+    from nas.study import open_storage
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
+    if where.settings.precision != "fp32":
+        raise StudyError(
+            f"a search needs a target of precision fp32, got {where.settings.precision} ({where.name}): "
+            "finalists are exported and measured in float32; search on an fp32 target, then `nas netadapt` for this one"
+        )
     budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
     settings = SearchSettings(
         budget_ms=budget_ms,
@@ -67,10 +75,17 @@ def search(
         ladder=parse_ladder(rungs),
         final_epochs=None if epochs is None else _positive("--epochs", epochs),
         storage=storage,
+        study=study,
         seed=seed,
     )
-    wanted = resolution or where.resolution or (drawn_from.resolution[0] if drawn_from.resolution else None)
-    images = load_images(data, resolution=wanted, strict=strict, seed=seed)
+    if storage is not None:
+        open_storage(storage)  # whether it can be used is known before anything takes time
+    if resolution is not None:
+        drawn_from = dataclasses.replace(drawn_from, resolution=(resolution,))
+    first, *others = drawn_from.resolution or (where.resolution,)
+    images = load_images(data, resolution=first, strict=strict, seed=seed)
+    at = {images.resolution: images}
+    at |= {pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in others}
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
     request = {
         "data": images.fingerprint,
@@ -89,7 +104,7 @@ def search(
                 result = run_search(
                     run,
                     space=adapted,
-                    data=images,
+                    data=at,
                     device=where.open(),
                     runtime=where.settings,
                     model=model,
@@ -99,7 +114,7 @@ def search(
             except BudgetError:
                 run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
                 raise
-        report = _report(run, where, result)
+        report = {"run": str(run.path), "study": study, **_report(where, result)}
         run.write_json("result.json", report)
     if json:
         show_json(report)
@@ -141,13 +156,11 @@ def _model(run: "Run", target: "Target", space: "Space") -> "LatencyModel":
     return model
 
 
-def _report(run: "Run", target: "Target", result: "SearchResult") -> dict[str, Any]:
+def _report(target: "Target", result: "SearchResult") -> dict[str, Any]:
     """The result as plain data."""
     first = result.rungs[0]
     best = result.best
     return {
-        "run": str(run.path),
-        "study": "search",
         "target": target.name,
         "basis": target.basis,
         "budget_ms": result.budget_ms,

@@ -7,8 +7,8 @@ import pytest
 
 from latency.fake import FakeDevice
 from latency.features import measured_as
-from latency.planning import kernels
 from latency.model import LatencyModel
+from latency.planning import kernels
 from latency.profiling import FEWEST_OF_A_KIND, profile_target
 from latency.samples import varied_architectures
 from latency.target import load_target

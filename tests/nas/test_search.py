@@ -84,7 +84,7 @@ def search(
             return run_search(
                 run,
                 space=space,
-                data=data,
+                data={data.resolution: data},
                 device=FakeDevice(),
                 runtime=RuntimeSettings(),
                 model=Model(),
@@ -166,6 +166,23 @@ def test_without_a_budget_one_is_chosen_said_and_kept(digits: Data, tmp_path: Pa
     with open_run(tmp_path, kind="search", request={"budget_ms": None}) as run:
         assert isinstance(run, Run)
         assert run.once("budget_ms", lambda: -1.0) == one.budget_ms
+
+
+def test_candidates_of_several_resolutions_are_each_trained_at_their_own(digits: Data, tmp_path: Path) -> None:
+    larger = load_data("digits", resolution=12, cache=tmp_path / "cache")
+    space = dataclasses.replace(SPACE, resolution=(8, 12)).adapt(channels=1, classes=10)
+    with open_run(tmp_path / "run", kind="search", request={}) as run:
+        result = run_search(
+            run,
+            space=space,
+            data={8: digits, 12: larger},
+            device=FakeDevice(),
+            runtime=RuntimeSettings(),
+            model=Model(),
+            settings=dataclasses.replace(SETTINGS, trials=4),
+            events=Silence(),
+        )
+    assert {finalist.tried.architecture.resolution for finalist in result.finalists} == {8, 12}
 
 
 def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult], digits: Data) -> None:

@@ -166,5 +166,17 @@ def test_damaged_images_are_told_of(images: Path, tmp_path: Path, capsys: pytest
     assert "damaged images left out: 1, the first cat/3.png" in capsys.readouterr().err
 
 
+def test_a_file_of_architectures_takes_no_options_and_must_hold_one(tmp_path: Path) -> None:
+    (tmp_path / "none.jsonl").write_text("\n")
+    nas("profile", "--space", "default", "--networks", "12", "--resolution", "8", home=tmp_path)
+    assert "must hold at least one" in refused("predict", str(tmp_path / "none.jsonl"), home=tmp_path)
+    line = refused("predict", str(tmp_path / "none.jsonl"), "--resolution", "32", home=tmp_path)
+    assert "--resolution does not apply" in line
+
+
+def test_an_int8_target_is_refused_by_the_search(tmp_path: Path) -> None:
+    assert "precision fp32, got int8" in refused("search", "--target", "host-int8", home=tmp_path)
+
+
 def test_unknown_options_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "--bugdet-ms" in refused("search", "--bugdet-ms", "3", home=tmp_path)
