@@ -40,7 +40,7 @@ def test_a_file_is_read(tmp_path: Path) -> None:
         ("images: 1.5", "images must be int or null, got 1.5"),
         ("epochs: true", "epochs must be float or null, got True"),
         ("epochs: .nan", "epochs must be a finite number above 0, got nan"),
-        ("epochs: 1\nlr: 0", "lr must be above 0"),
+        ("epochs: 1\nlr: 0", "lr must be a finite number above 0"),
         ("epochs: 1\nlr: .inf", "lr must be a finite number above 0, got inf"),
         ("epochs: 1\nweight_decay: -1", "weight_decay must be at least 0"),
         ("epochs: 1\nbatch_size: 1", "batch_size must be at least 2, got 1"),

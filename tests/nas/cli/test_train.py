@@ -126,7 +126,7 @@ def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     assert "cut short" in nas.error("evaluate", "cut.pt")
     assert "unknown key 'epoch'" in _with_recipe(nas, "epoch: 3")
     assert "lower it" in _with_recipe(nas, "epochs: 3\nlr: 1e18\nwarm_up: 0")
-    assert "epochs must be above 0" in nas.error("train", "small.json", "--epochs", "0")
+    assert "epochs must be a finite number above 0" in nas.error("train", "small.json", "--epochs", "0")
     assert "no such file or folder" in nas.error("train", "small.json", "--data", "nowhere")
 
 
