@@ -2,7 +2,7 @@
 
 Latency is known before training, so the constraint is applied first: a candidate over budget by more than the latency model's
 own error is told to Optuna as a violated constraint and never trained. One that was seen before is told its old value. What is
-left climbs the rungs of brief training, and Optuna's pruner stops it where it falls behind.
+left climbs the rungs of brief training, until it falls behind those that are no slower.
 
 Everything is in Optuna's storage and in the candidates' checkpoints. A study that was killed is opened again, the trial in
 flight is queued once more, and the search goes on.
@@ -15,19 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import optuna
-from optuna.pruners import MedianPruner
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.errors import Diverged, StudyError
 from nas.fidelity import RankAgreement, rank_agreement
+from nas.pruning import NoSlowerPruner
 from nas.survey import Survey
 from searchspace.architecture import Architecture
 from searchspace.space import Space
 
 FORMAT = 1
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
-PRUNER_STARTUP_TRIALS = 4
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
 COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
@@ -124,7 +123,7 @@ def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -
             study_name=name,
             direction="maximize",
             load_if_exists=True,
-            pruner=MedianPruner(n_startup_trials=PRUNER_STARTUP_TRIALS),
+            pruner=NoSlowerPruner(latency=(CANDIDATE, "predicted_ms")),
         )
     except optuna.exceptions.StorageInternalError as error:
         raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error

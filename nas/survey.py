@@ -40,11 +40,11 @@ class Survey:
         return sum(ms <= budget_ms for ms in self.latencies_ms) / len(self.latencies_ms)
 
     def spread(self, budget_ms: float, count: int) -> list[Answers]:
-        """Up to `count` networks within the budget, evenly spread over their ranks in latency, the slowest first."""
+        """Up to `count` networks within the budget, evenly spread over their ranks in latency, the fastest first."""
         fitting = [answers for ms, answers in zip(self.latencies_ms, self.answers, strict=True) if ms <= budget_ms]
         if len(fitting) <= count:
-            return fitting[::-1]
-        positions = [len(fitting) - 1 - round(index * (len(fitting) - 1) / max(count - 1, 1)) for index in range(count)]
+            return fitting
+        positions = [round(index * (len(fitting) - 1) / max(count - 1, 1)) for index in range(count)]
         return [fitting[position] for position in positions]
 
 

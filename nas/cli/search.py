@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich import box
 from rich.table import Table
 
 from nas.cli import options
@@ -204,7 +205,8 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
 def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     """The front as a table."""
     trials = report["trials"]
-    table = Table(title=f"Front on {report['target']}, milliseconds", caption="★ most accurate within the budget")
+    title = f"Front on {report['target']}, milliseconds"
+    table = Table(title=title, caption="★ most accurate within the budget", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("network", no_wrap=True)
     for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs"):
         table.add_column(heading, justify="right", no_wrap=True)

@@ -172,17 +172,18 @@ def test_candidates_of_several_resolutions_are_each_trained_at_their_own(digits:
     larger = load_data("digits", resolution=12, cache=tmp_path / "cache")
     space = dataclasses.replace(SPACE, resolution=(8, 12)).adapt(channels=1, classes=10)
     with open_run(tmp_path / "run", kind="search", request={}) as run:
-        result = run_search(
+        run_search(
             run,
             space=space,
             data={8: digits, 12: larger},
             device=FakeDevice(),
             runtime=RuntimeSettings(),
             model=Model(),
-            settings=dataclasses.replace(SETTINGS, trials=4),
+            settings=dataclasses.replace(SETTINGS, trials=10, finalists=1),
             events=Silence(),
         )
-    assert {finalist.tried.architecture.resolution for finalist in result.finalists} == {8, 12}
+    candidates = (tmp_path / "run" / "candidates").glob("*.rung0.pt")
+    assert {load_checkpoint(path).architecture.resolution for path in candidates} == {8, 12}
 
 
 def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult], digits: Data) -> None:
