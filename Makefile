@@ -7,7 +7,7 @@ OUT ?= runs/search
 .PHONY: search test test-all check setup clean
 
 search: $(VENV)/.installed
-	$(BIN)/nas search --target host --data digits --trials 16 --out $(OUT)
+	$(BIN)/nas search --target host --data digits --trials 16 --rungs 1000,3000 --epochs 4 --out $(OUT)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -m "not slow" -n auto

@@ -20,10 +20,12 @@ Progress = Callable[[str, int, int | None], None]
 
 
 class Scored(Protocol):
-    """Anything with an accuracy and a latency."""
+    """Anything with an accuracy, a loss and a latency."""
 
     @property
     def accuracy(self) -> float: ...
+    @property
+    def loss(self) -> float: ...
     @property
     def latency_ms(self) -> float: ...
 
@@ -40,6 +42,7 @@ class Finalist:
         checkpoint: where its weights lie.
         onnx: where its exported model lies: the one that was measured.
         accuracy: on the validation split, after full training, in [0, 1].
+        loss: mean cross-entropy there, nats.
         measured: its time on the device.
     """
 
@@ -47,6 +50,7 @@ class Finalist:
     checkpoint: Path
     onnx: Path
     accuracy: float
+    loss: float
     measured: Timing
 
     @property
@@ -56,10 +60,17 @@ class Finalist:
 
 
 def pareto_front(scored: Iterable[AnyScored]) -> list[AnyScored]:
-    """Those that no other beats in accuracy at no more latency, fastest first; of equals one stays."""
+    """Those that no other beats in accuracy at no more latency, fastest first; of equals one stays.
+
+    Of two that are equally accurate (a small validation split has few accuracies to give) the one of less loss is better.
+    """
+
+    def quality(item: AnyScored) -> tuple[float, float]:
+        return item.accuracy, -item.loss
+
     front: list[AnyScored] = []
-    for item in sorted(scored, key=lambda item: (item.latency_ms, -item.accuracy)):
-        if not front or item.accuracy > front[-1].accuracy:
+    for item in sorted(scored, key=lambda item: (item.latency_ms, -item.accuracy, item.loss)):
+        if not front or quality(item) > quality(front[-1]):
             front.append(item)
     return front
 

@@ -112,7 +112,7 @@ class SearchResult:
     def best(self) -> Finalist | None:
         """The most accurate network whose measured latency is within the budget."""
         within = [finalist for finalist in self.front if finalist.latency_ms <= self.budget_ms]
-        return max(within, key=lambda finalist: finalist.accuracy, default=None)
+        return max(within, key=lambda finalist: (finalist.accuracy, -finalist.loss), default=None)
 
 
 def run_search(
@@ -231,12 +231,12 @@ class _Ending:
             data = self.data[candidate.architecture.resolution]
             images = first_images(data.validation, data)
             onnx = export_onnx(checkpoint, path.with_suffix(".onnx"), images=images).path
-            exported.append((candidate, path, onnx, checkpoint.metrics["accuracy"]))
+            exported.append((candidate, path, onnx, checkpoint.metrics))
         models = [onnx.read_bytes() for _, _, onnx, _ in exported]
         timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
         return [
-            Finalist(candidate, path, onnx, accuracy, timing)
-            for (candidate, path, onnx, accuracy), timing in zip(exported, timings, strict=True)
+            Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing)
+            for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)
         ]
 
     def _recipe(self, data: Data) -> Recipe:

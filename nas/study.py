@@ -84,6 +84,7 @@ class Tried:
 
     architecture: Architecture
     accuracy: float
+    loss: float
     predicted_ms: float
     low_ms: float
     high_ms: float
@@ -237,6 +238,7 @@ def completed(study: optuna.Study) -> list[Tried]:
                 Tried(
                     Architecture.from_dict(candidate["architecture"]),
                     trial.user_attrs[RUNGS][-1]["accuracy"],
+                    trial.user_attrs[RUNGS][-1]["loss"],
                     candidate["predicted_ms"],
                     candidate["low_ms"],
                     candidate["high_ms"],

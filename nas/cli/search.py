@@ -187,6 +187,7 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
     return {
         "fingerprint": finalist.tried.architecture.fingerprint,
         "accuracy": finalist.accuracy,
+        "loss": finalist.loss,
         "brief_accuracy": finalist.tried.accuracy,
         "target_ms": budget_ms,
         "predicted_ms": finalist.tried.predicted_ms,

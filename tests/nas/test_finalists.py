@@ -15,14 +15,17 @@ from searchspace.blocks import Conv
 class Point:
     accuracy: float
     latency_ms: float
+    loss: float = 0.0
 
 
-points = st.lists(st.builds(Point, st.integers(0, 9).map(float), st.integers(0, 9).map(float)), max_size=30)
+points = st.lists(
+    st.builds(Point, st.integers(0, 5).map(float), st.integers(0, 9).map(float), st.integers(0, 3)), max_size=30
+)
 
 
 def beats(one: Point, other: Point) -> bool:
-    better = one.accuracy > other.accuracy or one.latency_ms < other.latency_ms
-    return one.accuracy >= other.accuracy and one.latency_ms <= other.latency_ms and better
+    mine, its = (one.accuracy, -one.loss), (other.accuracy, -other.loss)
+    return mine >= its and one.latency_ms <= other.latency_ms and (mine > its or one.latency_ms < other.latency_ms)
 
 
 @given(points)
@@ -33,13 +36,16 @@ def test_the_front_is_what_nothing_beats(candidates: list[Point]) -> None:
     assert front == sorted(front, key=lambda point: point.latency_ms)
 
 
-def tried(index: int, accuracy: float, ms: float) -> Tried:
-    return Tried(Architecture((Conv(cout=index + 1),), resolution=8), accuracy, ms, ms * 0.9, ms * 1.1)
+def tried(index: int, point: Point) -> Tried:
+    ms = point.latency_ms
+    return Tried(
+        Architecture((Conv(cout=index + 1),), resolution=8), point.accuracy, point.loss, ms, ms * 0.9, ms * 1.1
+    )
 
 
 @given(points)
 def test_ranking_keeps_every_candidate_once_and_goes_front_by_front(candidates: list[Point]) -> None:
-    pool = [tried(index, point.accuracy, point.latency_ms) for index, point in enumerate(candidates)]
+    pool = [tried(index, point) for index, point in enumerate(candidates)]
     order = ranked(pool)
     assert sorted(map(id, order)) == sorted(map(id, pool))
     front = pareto_front(pool)
