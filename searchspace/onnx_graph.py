@@ -30,25 +30,18 @@ def to_onnx(lowered: Graph, weights: Mapping[str, Array], *, batch: int | None =
         weights: deployed weights by name, from `fold` or `random_weights`.
         batch: images per run; None leaves it open.
     """
-    emitter = _Emitter(weights)
+    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pocketnas")
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    emitter = _Emitter(weights, model.graph)
     for index, op in enumerate(lowered.ops):
         emitter.emit(index, op)
-    output = emitter.values[len(lowered.ops) - 1]
-    emitter.nodes[-1].output[0] = OUTPUT
-    assert output not in {name for node in emitter.nodes for name in node.input}
+    made = model.graph
+    made.name = "pocketnas"
+    made.node[-1].output[0] = OUTPUT
     first = "batch" if batch is None else batch
-    model = helper.make_model(
-        helper.make_graph(
-            emitter.nodes,
-            "pocketnas",
-            [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, [first, *lowered.ops[0].shape])],
-            [helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, [first, lowered.output.shape.channels])],
-            emitter.initializers,
-        ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="pocketnas",
-    )
+    shapes = [first, *lowered.ops[0].shape], [first, lowered.output.shape.channels]
+    made.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shapes[0]))
+    made.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shapes[1]))
     serialized: bytes = model.SerializeToString()
     return serialized
 
@@ -137,12 +130,15 @@ def _fold_convolution(op: graph.Conv, state: Mapping[str, Array], weights: dict[
 
 @dataclass
 class _Emitter:
-    """Appends the nodes of one op after the other; `values` maps an op's position to the name of its result."""
+    """Appends the nodes of one op after the other; `values` maps an op's position to the name of its result.
+
+    Everything is put where it stays: copying megabytes of weights from message to message would take most of the time.
+    """
 
     weights: Mapping[str, Array]
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    made: onnx.GraphProto
     values: dict[int, str] = field(default_factory=dict)
+    scalars: set[str] = field(default_factory=set)
 
     def emit(self, index: int, op: graph.Op) -> None:
         """Append the nodes of `op`."""
@@ -244,11 +240,11 @@ class _Emitter:
         return self._reshape(name, mixed, [0, *op.shape])
 
     def _reshape(self, name: str, source: str, shape: list[int]) -> str:
-        self.initializers.append(helper.make_tensor(f"{name}.shape", TensorProto.INT64, [len(shape)], shape))
+        self.made.initializer.append(helper.make_tensor(f"{name}.shape", TensorProto.INT64, [len(shape)], shape))
         return self._node("Reshape", name, [source, f"{name}.shape"])
 
     def _node(self, kind: str, name: str, inputs: list[str], **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self.made.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
     def _tensors(self, name: str) -> list[str]:
@@ -257,12 +253,11 @@ class _Emitter:
         return [self._tensor(key, self.weights[key]) for key in keys if key in self.weights]
 
     def _scalar(self, name: str, value: float) -> str:
-        if all(tensor.name != name for tensor in self.initializers):
+        if name not in self.scalars:
+            self.scalars.add(name)
             self._tensor(name, np.asarray(value, np.float32))
         return name
 
     def _tensor(self, name: str, value: Array) -> str:
-        self.initializers.append(
-            onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=value.shape, raw_data=value.tobytes())
-        )
+        self.made.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=value.shape, raw_data=value.tobytes())
         return name
