@@ -24,7 +24,7 @@ def surroundings() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = None
     return {
-        "command": " ".join([Path(sys.executable).name, *sys.argv]),
+        "command": " ".join([Path(sys.executable).name, os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpu": cpu_facts()[0],
         "machine": platform.machine(),
