@@ -37,7 +37,11 @@ def netadapt(
         float | None, typer.Option(help="The smallest network that loses no more validation accuracy than this.")
     ] = None,
     method: Annotated[
-        str, typer.Option(help="netadapt; or uniform, one width multiplier, to compare with.")
+        str,
+        typer.Option(
+            help="netadapt; or uniform, one width multiplier to compare with, "
+            "which has no steps: --step, --decay, --rule, --short-images, --measure-every and --audit-every are for netadapt."
+        ),
     ] = "netadapt",
     rule: Annotated[
         str, typer.Option(help="What a step chooses by: accuracy (NetAdapt), or ratio to latency saved (MobileNetV3).")
