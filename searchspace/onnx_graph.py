@@ -30,20 +30,20 @@ def to_onnx(lowered: Graph, weights: Mapping[str, Array], *, batch: int | None =
         weights: deployed weights by name, from `fold` or `random_weights`.
         batch: images per run; None leaves it open.
     """
-    model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pocketnas")
-    model.opset_import.append(helper.make_opsetid("", OPSET))
-    emitter = _Emitter(weights, model.graph)
+    made = onnx.GraphProto(name="pocketnas")
+    emitter = _Emitter(weights, made)
     for index, op in enumerate(lowered.ops):
         emitter.emit(index, op)
-    made = model.graph
-    made.name = "pocketnas"
     made.node[-1].output[0] = OUTPUT
     first = "batch" if batch is None else batch
     shapes = [first, *lowered.ops[0].shape], [first, lowered.output.shape.channels]
     made.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, shapes[0]))
     made.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, shapes[1]))
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    header = onnx.ModelProto(ir_version=IR_VERSION, producer_name="pocketnas")
+    header.opset_import.append(helper.make_opsetid("", OPSET))
+    pieces = [made.SerializeToString(), *emitter.tensors]
+    length = sum(len(piece) for piece in pieces)
+    return b"".join([header.SerializeToString(), _begin(_GRAPH_IN_MODEL, length), *pieces])
 
 
 def check(model: bytes) -> None:
@@ -128,15 +128,31 @@ def _fold_convolution(op: graph.Conv, state: Mapping[str, Array], weights: dict[
         weights[f"{op.name}.bias"] = state[f"{op.name}.bias"]
 
 
+# Numbers of the fields in ONNX's schema, onnx.proto (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto).
+_GRAPH_IN_MODEL, _INITIALIZER_IN_GRAPH, _RAW_DATA_IN_TENSOR = 7, 5, 9
+
+
+def _begin(field_number: int, length: int) -> bytes:
+    """What precedes `length` bytes of a field in a serialised message: its number, its kind (length-delimited), the length."""
+    encoded = bytearray([field_number << 3 | 2])
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    encoded.append(length)
+    return bytes(encoded)
+
+
 @dataclass
 class _Emitter:
     """Appends the nodes of one op after the other; `values` maps an op's position to the name of its result.
 
-    Everything is put where it stays: copying megabytes of weights from message to message would take most of the time.
+    The weights stay out of the message: `tensors` holds the serialised pieces that follow it, the weights' own memory among them.
+    Copying megabytes from message to message would take most of the time.
     """
 
     weights: Mapping[str, Array]
     made: onnx.GraphProto
+    tensors: list[bytes | memoryview] = field(default_factory=list)
     values: dict[int, str] = field(default_factory=dict)
     scalars: set[str] = field(default_factory=set)
 
@@ -259,5 +275,8 @@ class _Emitter:
         return name
 
     def _tensor(self, name: str, value: Array) -> str:
-        self.made.initializer.add(name=name, data_type=TensorProto.FLOAT, dims=value.shape, raw_data=value.tobytes())
+        about = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=value.shape).SerializeToString()
+        data = memoryview(np.ascontiguousarray(value, dtype="<f4")).cast("B") if value.size else memoryview(b"")
+        start = _begin(_RAW_DATA_IN_TENSOR, len(data))
+        self.tensors += [_begin(_INITIALIZER_IN_GRAPH, len(about) + len(start) + len(data)), about, start, data]
         return name
