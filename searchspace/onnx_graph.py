@@ -276,7 +276,9 @@ class _Emitter:
 
     def _tensor(self, name: str, value: Array) -> str:
         about = onnx.TensorProto(name=name, data_type=TensorProto.FLOAT, dims=value.shape).SerializeToString()
-        data = memoryview(np.ascontiguousarray(value, dtype="<f4")).cast("B") if value.size else memoryview(b"")
+        data: bytes | memoryview = (
+            memoryview(np.ascontiguousarray(value, dtype="<f4").data).cast("B") if value.size else b""
+        )
         start = _begin(_RAW_DATA_IN_TENSOR, len(data))
         self.tensors += [_begin(_INITIALIZER_IN_GRAPH, len(about) + len(start) + len(data)), about, start, data]
         return name
