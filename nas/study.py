@@ -6,18 +6,22 @@ left climbs the rungs of brief training, until it falls behind those that are no
 
 Everything is in Optuna's storage and in the candidates' checkpoints. A study that was killed is opened again, the trial in
 flight is queued once more, and the search goes on.
+
+Several processes may work on one study (`nas.claims`): no network is trained twice, and no more of them than asked for.
 """
 
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import optuna
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from nas.claims import claimed_before, in_flight, requeue, sign
 from nas.errors import Diverged, StudyError
 from nas.fidelity import RankAgreement, rank_agreement
 from nas.pruning import NoSlowerPruner
@@ -28,6 +32,7 @@ from searchspace.space import Space
 FORMAT = 1
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
+LOOK_EVERY_S = 0.2  # while others train what is still wanted
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
 COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
     "complete",
@@ -52,11 +57,28 @@ class Prediction(Protocol):
 
 @dataclass(frozen=True)
 class RungScore:
-    """How a candidate did on one rung: validation accuracy in [0, 1], validation loss, seconds of training."""
+    """How a candidate did on one rung.
 
-    accuracy: float
-    loss: float
+    Attributes:
+        accuracy: on the validation split, in [0, 1]; None where nothing was trained.
+        loss: mean cross-entropy there, nats; None where nothing was trained.
+        seconds: of training (or of computing a score without it).
+        training_loss: mean over the rung's steps, nats.
+        value: what candidates are compared by, more is better; None: the accuracy.
+    """
+
+    accuracy: float | None
+    loss: float | None
     seconds: float
+    training_loss: float | None = None
+    value: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What candidates are compared by; more is better."""
+        value = self.accuracy if self.value is None else self.value
+        assert value is not None
+        return value
 
 
 @dataclass(frozen=True)
@@ -173,7 +195,7 @@ def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: boo
     """
     if local:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            _requeue(study, trial.number, trial.params)
+            requeue(study, trial.number, trial.params)
     if not study.get_trials(deepcopy=False):
         for answers in survey.spread(budget_ms, STARTUP_TRIALS):
             study.enqueue_trial(dict(answers))
@@ -187,19 +209,23 @@ def run_trials(
     Raises:
         StudyError: almost everything drawn is over budget or known already.
     """
-    known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial for trial in _judged(study) + _failed(study)}
     wasted = 0
     while (before := progress(study, trials)).trained < trials:
         if on_progress is not None:
             on_progress(before)
+        if before.trained + len(in_flight(study)) >= trials:
+            time.sleep(
+                LOOK_EVERY_S
+            )  # others train what is wanted; should one of them die, its candidate is queued again
+            continue
         try:
-            outcome = _ask_and_try(study, problem, known)
+            outcome = _ask_and_try(study, problem, trials)
         except optuna.exceptions.StorageInternalError as error:
             reason = _first_line(error.__cause__ or error)
             raise StudyError(
                 f"the study's storage failed ({reason}); finished trials are kept, run the same again"
             ) from error
-        wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED) else wasted + 1
+        wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED, INTERRUPTED) else wasted + 1
         if wasted > WASTE_LIMIT * max(trials, 10):
             raise StudyError(
                 f"{wasted} candidates in a row were over the budget of {problem.budget_ms:.3g} ms or known already; "
@@ -249,7 +275,7 @@ def completed(study: optuna.Study) -> list[Tried]:
 
 def rung_agreement(study: optuna.Study, rungs: int) -> list[RankAgreement]:
     """For each rung but the last, how alike it ranks the candidates that climbed on to the next."""
-    curves = [[rung["accuracy"] for rung in trial.user_attrs[RUNGS]] for trial in _judged(study)]
+    curves = [[rung["value"] for rung in trial.user_attrs[RUNGS]] for trial in _judged(study)]
     agreements = []
     for rung in range(rungs - 1):
         both = [curve for curve in curves if len(curve) > rung + 1]
@@ -257,17 +283,18 @@ def rung_agreement(study: optuna.Study, rungs: int) -> list[RankAgreement]:
     return agreements
 
 
-def _ask_and_try(study: optuna.Study, problem: Problem, known: dict[str, FrozenTrial]) -> str:
+def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
     """One trial; if it is interrupted it is queued once more, for this process's successor or for others."""
     trial = study.ask()
     try:
-        return _try(study, trial, problem, known)
+        sign(trial)
+        return _try(study, trial, problem, trials)
     except KeyboardInterrupt:
-        _requeue(study, trial.number, trial.params)
+        requeue(study, trial.number, trial.params)
         raise
 
 
-def _try(study: optuna.Study, trial: Trial, problem: Problem, known: dict[str, FrozenTrial]) -> str:
+def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> str:
     """Judge one candidate and tell the study; returns how it ended."""
     architecture = problem.space.sample(trial)
     prediction = problem.predict(architecture)
@@ -275,7 +302,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, known: dict[str, F
     trial.set_constraint("latency", excess_ms)
     if excess_ms > 0:
         return _end(study, trial, INFEASIBLE, TrialState.PRUNED)
-    earlier = known.get(architecture.fingerprint)
+    earlier = _known(study, architecture.fingerprint)
     if earlier is not None:
         for step, value in earlier.intermediate_values.items():
             trial.report(value, step)
@@ -290,25 +317,38 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, known: dict[str, F
             "architecture": architecture.to_dict(),
         },
     )
-    outcome = _climb(study, trial, problem, architecture)
-    known[architecture.fingerprint] = study.get_trials(deepcopy=False)[trial.number]
-    return outcome
+    others = claimed_before(study, trial.number, claim=CANDIDATE)
+    taken = [other.user_attrs[CANDIDATE]["fingerprint"] for other in others]
+    if architecture.fingerprint in taken or _known(study, architecture.fingerprint):
+        return _end(study, trial, DUPLICATE, TrialState.FAIL)
+    if progress(study, trials).trained + len(others) >= trials:
+        requeue(study, trial.number, trial.params)
+        return INTERRUPTED
+    return _climb(study, trial, problem, architecture)
+
+
+def _known(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
+    """The trial that trained the same network before."""
+    for trial in _judged(study) + _failed(study):
+        if trial.user_attrs[CANDIDATE]["fingerprint"] == fingerprint:
+            return trial
+    return None
 
 
 def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture) -> str:
     """Train rung after rung, until the last or until the pruner stops it."""
-    scores: list[dict[str, float]] = []
+    scores: list[dict[str, float | None]] = []
     for rung in range(problem.rungs):
         try:
             score = problem.train(architecture, rung)
         except Diverged:
             return _end(study, trial, FAILED, TrialState.FAIL)
-        scores.append({"accuracy": score.accuracy, "loss": score.loss, "seconds": score.seconds})
+        scores.append({**asdict(score), "value": score.score})
         trial.set_user_attr(RUNGS, scores)
-        trial.report(score.accuracy, rung)
+        trial.report(score.score, rung)
         if rung + 1 < problem.rungs and trial.should_prune():
             return _end(study, trial, PRUNED, TrialState.PRUNED)
-    return _end(study, trial, COMPLETE, TrialState.COMPLETE, value=scores[-1]["accuracy"])
+    return _end(study, trial, COMPLETE, TrialState.COMPLETE, value=scores[-1]["value"])
 
 
 def _end(study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, value: float | None = None) -> str:
@@ -328,13 +368,6 @@ def _failed(study: optuna.Study) -> list[FrozenTrial]:
     """Trials whose training diverged."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     return [trial for trial in trials if trial.user_attrs.get(OUTCOME) == FAILED]
-
-
-def _requeue(study: optuna.Study, number: int, params: Mapping[str, Any]) -> None:
-    """Close a trial that was interrupted, and queue the same decisions once more."""
-    study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
-    if params:
-        study.enqueue_trial(dict(params))
 
 
 def _first_line(error: BaseException) -> str:
