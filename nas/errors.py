@@ -1,4 +1,4 @@
-"""The errors of data, training, studies, checkpoints and exports.
+"""The errors of data, training, studies, checkpoints, exports and reports.
 
 NasError
 ├── DataError          images or labels cannot be used as they are
@@ -7,7 +7,8 @@ NasError
 ├── CheckpointError    a checkpoint is damaged, hostile, or of another format
 ├── StudyError         a study cannot be made, joined or resumed
 ├── BudgetError        no network of the space meets the budget
-└── ExportError        an exported file would not do what the checkpoint does
+├── ExportError        an exported file would not do what the checkpoint does
+└── ReportError        a run cannot be reported on
 """
 
 from searchspace.errors import NasError
@@ -39,3 +40,7 @@ class BudgetError(NasError):
 
 class ExportError(NasError):
     """An exported file would not do what the checkpoint does."""
+
+
+class ReportError(NasError):
+    """A run cannot be reported on."""

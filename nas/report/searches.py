@@ -1,0 +1,257 @@
+"""The report of a search: its front, how its candidates did, how far brief scores and predictions could be trusted."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from latency.errors import UnmeasuredKernel
+from latency.model import LatencyModel
+from nas.errors import StudyError
+from nas.report import figures
+from nas.report.content import Cell, Drawing, Figure, Page, Section, Table
+from nas.report.drawing import draw
+from nas.report.reading import Folder, number
+from nas.study import CANDIDATE, OUTCOME, RUNGS
+
+Json = Mapping[str, Any]
+
+
+def search_page(folder: Folder) -> Page:
+    """Everything that a search left, finished or not."""
+    result, about = folder.json("result.json"), folder.json("run.json").get("request", {})
+    if not result:
+        folder.remarks.append("the search has not ended: what there is so far is shown")
+    model = folder.latency_model()
+    finalists: list[Json] = list(result.get("finalists", []))
+    sections = [
+        *_front(result, finalists),
+        *_candidates(folder, str(result.get("study", "search"))),
+        *_agreement(result, finalists),
+        *error_section(model, finalists),
+    ]
+    networks, curves = _networks(folder, finalists, model)
+    return Page(
+        title=f"Search for {about.get('target', 'a device')}",
+        facts=_facts(result, about, model),
+        remarks=tuple(folder.remarks),
+        sections=(*sections[:1], *curve_section(curves), *sections[1:]),
+        networks=tuple(networks),
+    )
+
+
+def entry_label(entry: Json) -> str:
+    """A finalist's name within figures."""
+    return str(entry["fingerprint"])[:8]
+
+
+def error_section(model: LatencyModel | None, entries: list[Json]) -> list[Section]:
+    """How the latency model did, on what it was fitted to and on the run's own networks."""
+    if model is None:
+        return []
+    rows = []
+    for measurement in model.measurements:
+        try:
+            error = model.predict_ms(measurement.architecture) / measurement.ms - 1
+        except UnmeasuredKernel:
+            continue
+        rows.append(
+            {
+                "network": measurement.architecture.fingerprint,
+                "ms": measurement.ms,
+                "error": error,
+                "which": "fitted to",
+            }
+        )
+    for entry in entries:
+        if entry.get("measured_ms") and entry.get("predicted_ms"):
+            error = entry["predicted_ms"] / entry["measured_ms"] - 1
+            rows.append(
+                {"network": entry["fingerprint"], "ms": entry["measured_ms"], "error": error, "which": "this run's"}
+            )
+    held_out = model.held_out
+    text = (
+        f"Networks that the model was not fitted to: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within "
+        f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Dashed: ±10 %."
+    )
+    title = "Error of predicted milliseconds"
+    alternative = f"Predicted ÷ measured − 1 for {len(rows)} networks. {text}"
+    figure = Figure("latency-error", title, alternative, figures.errors(rows)) if rows else None
+    return [Section("Latency model", text, figure)]
+
+
+def curve_section(rows: Sequence[Json]) -> list[Section]:
+    """Learning curves, from rows with `network, images, accuracy, loss`."""
+    if not rows:
+        return []
+    title = "Accuracy while training"
+    alternative = f"Validation accuracy of {len({row['network'] for row in rows})} networks by the images trained on."
+    return [Section("Learning curves", figure=Figure("curves", title, alternative, figures.curves(rows)))]
+
+
+def _facts(result: Json, about: Json, model: LatencyModel | None) -> tuple[tuple[str, str], ...]:
+    best = result.get("best")
+    trials = result.get("trials", {})
+    basis = result.get("basis", model.basis if model is not None else "unknown")
+    facts = [
+        ("target", f"{about.get('target', '–')} ({basis})"),
+        ("budget", f"{number(result.get('budget_ms', about.get('budget_ms')))} ms"),
+    ]
+    if best:
+        facts.insert(0, ("best within the budget", f"{best['accuracy']:.1%} at {number(_latency(best))} ms"))
+    if trials:
+        facts.append(
+            ("candidates", ", ".join(f"{count} {outcome}" for outcome, count in trials.items() if count) or "none")
+        )
+    if "feasible_share" in result:
+        facts.append(("share of the space within the budget", f"{result['feasible_share']:.0%}"))
+    return tuple(facts)
+
+
+def _latency(entry: Json) -> float | None:
+    """What was measured, else what was predicted."""
+    value = entry.get("measured_ms")
+    return value if value is not None else entry.get("predicted_ms")
+
+
+def _front(result: Json, finalists: list[Json]) -> list[Section]:
+    if not finalists:
+        return []
+    on_front = {entry["fingerprint"] for entry in result.get("front", [])}
+    rows, cells = [], []
+    for entry in sorted(finalists, key=lambda entry: _latency(entry) or 0.0):
+        where = "front" if entry["fingerprint"] in on_front else "behind it"
+        rows.append(
+            {
+                "network": entry["fingerprint"],
+                "ms": _latency(entry),
+                "predicted_ms": entry.get("predicted_ms"),
+                "low_ms": entry.get("low_ms"),
+                "high_ms": entry.get("high_ms"),
+                "accuracy": entry["accuracy"],
+                "where": where,
+            }
+        )
+        measured = number(entry.get("measured_ms")) + ("" if entry.get("stable", True) else " (unstable)")
+        cells.append(
+            (
+                Cell(entry_label(entry), entry["fingerprint"]),
+                Cell(f"{entry['accuracy']:.1%}"),
+                Cell(number(entry.get("target_ms"))),
+                Cell(
+                    f"{number(entry.get('predicted_ms'))} ({number(entry.get('low_ms'))}–{number(entry.get('high_ms'))})"
+                ),
+                Cell(measured),
+                Cell(f"{entry.get('params', 0) / 1e3:,.0f} k"),
+                Cell(f"{entry.get('macs', 0) / 1e6:,.1f} M"),
+                Cell(where),
+            )
+        )
+    alternative = (
+        f"Accuracy against milliseconds of {len(rows)} fully trained networks, {len(on_front)} of them on the front."
+    )
+    spec = figures.front(rows, budget_ms=result.get("budget_ms"))
+    headings = ("network", "accuracy", "budget ms", "predicted ms", "measured ms", "parameters", "MACs", "where")
+    return [
+        Section(
+            "Front",
+            "Accuracy on the validation split after full training, against milliseconds on the device. Bars: the interval "
+            "that the latency model gave before; dashed: the budget.",
+            Figure("front", "Accuracy against latency", alternative, spec),
+            Table(headings, tuple(cells)),
+        )
+    ]
+
+
+def _candidates(folder: Folder, study_name: str) -> list[Section]:
+    """The trials of a study that lies in the run's own folder."""
+    rows = []
+    for trial in _trials(folder, study_name):
+        candidate, rungs = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(RUNGS)
+        if candidate and rungs:
+            rows.append(
+                {
+                    "network": candidate["fingerprint"],
+                    "ms": candidate["predicted_ms"],
+                    "accuracy": rungs[-1]["accuracy"],
+                    "outcome": trial.user_attrs.get(OUTCOME, "in training"),
+                    "rungs": len(rungs),
+                }
+            )
+    if not rows:
+        return []
+    alternative = f"Accuracy of {len(rows)} briefly trained candidates against predicted milliseconds."
+    figure = Figure("candidates", "Candidates, briefly trained", alternative, figures.candidates(rows))
+    text = "Where the latency model saw each candidate, and how far brief training took it."
+    return [Section("Candidates", text, figure)]
+
+
+def _trials(folder: Folder, study_name: str) -> list[Any]:
+    import optuna
+
+    from nas.study import open_storage
+
+    database = folder.path / "study.db"
+    if not database.exists():
+        return []
+    try:
+        study = optuna.load_study(study_name=study_name, storage=open_storage(f"sqlite:///{database}"))
+        return list(study.get_trials(deepcopy=False))
+    except (StudyError, KeyError, optuna.exceptions.OptunaError) as error:
+        folder.remarks.append(
+            f"the candidates are left out: study.db cannot be read ({str(error).partition(chr(10))[0]})"
+        )
+        return []
+
+
+def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
+    """How alike the rungs ranked the candidates, and brief training the finalists."""
+    rungs = [rung for rung in result.get("rungs", []) if rung]
+    if not rungs:
+        return []
+    names = [f"rung {index + 1} → rung {index + 2}" for index in range(len(rungs) - 1)] + ["last rung → full training"]
+    rows = [
+        (
+            name,
+            number(rung.get("tau"), ".2f"),
+            "–" if rung.get("low") is None else f"{rung['low']:.2f} to {rung['high']:.2f}",
+            str(rung.get("candidates", "–")),
+        )
+        for name, rung in zip(names, rungs, strict=True)
+    ]
+    points = [
+        {"network": entry["fingerprint"], "brief": entry["brief_accuracy"], "accuracy": entry["accuracy"]}
+        for entry in finalists
+        if entry.get("brief_accuracy") is not None
+    ]
+    alternative = f"Accuracy after full against accuracy after brief training, {len(points)} networks."
+    title = "Does brief training rank?"
+    figure = Figure("agreement", title, alternative, figures.agreement(points)) if len(points) > 1 else None
+    text = (
+        "Kendall's tau between the scores of one rung and the next; 1 means that they rank alike, 0 that they do not."
+    )
+    return [Section("Rank fidelity", text, figure, Table.of(("from → to", "tau", "90 % interval", "candidates"), rows))]
+
+
+def _networks(folder: Folder, finalists: list[Json], model: LatencyModel | None) -> tuple[list[Drawing], list[Json]]:
+    """Finalists drawn, and their learning curves; without a result, whatever finalists lie there."""
+    paths = [folder.moved(entry["checkpoint"]) for entry in finalists]
+    known: list[tuple[Path, Json]] = list(zip(paths, finalists, strict=True))
+    if not known:
+        known = [(path, {}) for path in sorted((folder.path / "finalists").glob("*.pt"))]
+    drawn: list[Drawing] = []
+    curves: list[Json] = []
+    for path, entry in known:
+        checkpoint = folder.checkpoint(path)
+        if checkpoint is None:
+            continue
+        metrics = checkpoint.metrics
+        label = checkpoint.architecture.fingerprint[:8]
+        curves += [{"network": label, **point} for point in metrics.get("curve", []) if isinstance(point, dict)]
+        facts = [("accuracy", f"{metrics['accuracy']:.2%} (validation)")] if "accuracy" in metrics else []
+        if entry:
+            facts += [
+                ("predicted", f"{number(entry.get('predicted_ms'))} ms"),
+                ("measured", f"{number(entry.get('measured_ms'))} ms"),
+            ]
+        drawn.append(draw(checkpoint.architecture, model, facts=tuple(facts)))
+    return drawn, curves

@@ -1,0 +1,145 @@
+"""Folders of runs as the commands leave them, made without training: real architectures, checkpoints, studies and models."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from nas.checkpoint import save_checkpoint
+from nas.deployment import random_checkpoint
+from nas.study import CANDIDATE, OUTCOME, RUNGS, open_study
+from searchspace.architecture import Architecture, lower
+from searchspace.sampling import RandomSuggest
+from searchspace.space import load_space
+from searchspace.width import set_width, widths
+
+SPACE = load_space("default").adapt(channels=3, classes=10, resolution=32)
+
+
+def architectures(count: int) -> list[Architecture]:
+    return [SPACE.sample(RandomSuggest(seed)) for seed in range(count)]
+
+
+def _json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content))
+
+
+def search_run(folder: Path, *, finished: bool = True) -> Path:
+    """A search of six candidates, three of them finalists, one of these dominated."""
+    (folder / "finalists").mkdir(parents=True)
+    _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
+    candidates = architectures(6)
+    study = open_study(f"sqlite:///{folder / 'study.db'}", "search", seed=0, identity={})
+    for index, architecture in enumerate(candidates):
+        attributes = {
+            OUTCOME: "pruned" if index == 5 else "complete",
+            CANDIDATE: {
+                "fingerprint": architecture.fingerprint,
+                "predicted_ms": 0.1 * (index + 1),
+                "low_ms": 0.09 * (index + 1),
+                "high_ms": 0.11 * (index + 1),
+                "architecture": architecture.to_dict(),
+            },
+            RUNGS: [{"accuracy": 0.4 + 0.02 * index, "loss": 1.5, "seconds": 1.0}],
+        }
+        study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs=attributes))
+    entries = []
+    for index, architecture in enumerate(candidates[:3]):
+        path = folder / "finalists" / f"{architecture.fingerprint}.pt"
+        curve = [{"images": 1000 * k, "training_loss": 1.0, "accuracy": 0.3 + 0.1 * k, "loss": 1.0} for k in (1, 2, 3)]
+        checkpoint = random_checkpoint(architecture)
+        save_checkpoint(path, dataclasses.replace(checkpoint, metrics={"accuracy": 0.6, "curve": curve}))
+        graph = lower(architecture)
+        entries.append(
+            {
+                "fingerprint": architecture.fingerprint,
+                "accuracy": (0.6, 0.7, 0.65)[index],
+                "brief_accuracy": 0.4 + 0.02 * index,
+                "target_ms": 0.5,
+                "predicted_ms": 0.1 * (index + 1),
+                "low_ms": 0.09 * (index + 1),
+                "high_ms": 0.11 * (index + 1),
+                "measured_ms": None if index == 2 else 0.101 * (index + 1),
+                "stable": True,
+                "params": graph.params,
+                "macs": graph.macs,
+                "checkpoint": str(path),
+            }
+        )
+    if finished:
+        _json(
+            folder / "result.json",
+            {
+                "run": str(folder),
+                "study": "search",
+                "target": "host",
+                "basis": "measured",
+                "budget_ms": 0.5,
+                "feasible_share": 0.5,
+                "trials": {"complete": 5, "pruned": 1},
+                "best": entries[1],
+                "front": entries[:2],
+                "finalists": entries,
+                "rungs": [
+                    {"tau": 0.8, "low": 0.4, "high": 1.0, "candidates": 3},
+                    {"tau": None, "low": None, "high": None},
+                ],
+            },
+        )
+    return folder
+
+
+def trimming_run(folder: Path, *, finished: bool = True) -> Path:
+    """A trimming of two steps."""
+    folder.mkdir(parents=True)
+    _json(folder / "run.json", {"format": 1, "kind": "netadapt", "request": {"target": "host", "data": "d"}})
+    networks = [architectures(1)[0]]
+    for _ in range(2):
+        last = networks[-1]
+        widest = max(widths(last), key=lambda width: width.count)
+        networks.append(set_width(last, widest, widest.count // 2))
+    steps = []
+    for number, architecture in enumerate(networks):
+        name = f"step-{number:02}.pt"
+        save_checkpoint(folder / name, random_checkpoint(architecture))
+        step = {
+            "step": number,
+            "what": "start" if not number else "halved",
+            "checkpoint": name,
+            "fingerprint": architecture.fingerprint,
+            "accuracy": 0.6 - 0.01 * number,
+            "loss": 1.0,
+            "predicted_ms": 0.3 - 0.05 * number,
+            "measured_ms": None if number == 1 else 0.31 - 0.05 * number,
+            "proposals": 7,
+        }
+        _json(folder / f"step-{number:02}.json", step)
+        steps.append(step)
+    if finished:
+        _json(
+            folder / "result.json",
+            {
+                "checkpoint": str(folder / steps[-1]["checkpoint"]),
+                "accuracy": 0.57,
+                "start_accuracy": 0.6,
+                "start_ms": 0.31,
+                "measured_ms": 0.21,
+                "predicted_ms": 0.2,
+                "budget_ms": 0.22,
+                "method": "netadapt",
+                "steps": steps,
+            },
+        )
+    return folder
+
+
+def training_run(folder: Path) -> Path:
+    """A training that ended."""
+    folder.mkdir(parents=True)
+    _json(folder / "run.json", {"format": 1, "kind": "train", "request": {"data": "d"}})
+    save_checkpoint(folder / "network.pt", random_checkpoint(architectures(1)[0]))
+    curve = [{"images": 100 * k, "training_loss": 1.0, "accuracy": 0.2 * k, "loss": 1.0 / k} for k in (1, 2, 3)]
+    _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
+    return folder
