@@ -21,7 +21,6 @@ from searchspace.errors import NasError
 
 app = typer.Typer(
     name="nas",
-    help="Finds, trims and ships neural networks that are as accurate as they can be within a latency budget on one device.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

@@ -42,3 +42,51 @@ def report(
     stdout.print(f"report: {path}")
     if drawn:
         stdout.print(f"{len(drawn)} figures: {figures}")
+
+
+@app.command()
+def dashboard(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a search.")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL, where the study does not lie in the run's folder.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to serve on; others than this machine's let others in.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
+    json: options.Json = False,
+) -> None:
+    """Serve Optuna's dashboard on a study, architectures and report attached, until interrupted.
+
+    Example: [bold]nas dashboard runs/search-photos-host[/]
+    """
+    from nas.errors import ReportError
+    from nas.report.board import attach, server
+    from nas.report.kinds import page_of
+    from nas.report.page import render
+    from nas.report.reading import open_folder
+    from nas.study import open_storage
+
+    if run is None and storage is None:
+        raise ReportError("a run or a storage is needed: `nas dashboard RUN`, or `nas dashboard --storage URL`")
+    if run is not None:
+        folder, kind = open_folder(run)
+        if kind != "search":
+            raise ReportError(f"{run}: only a search has a study, got a run of kind {kind!r}; see `nas report {run}`")
+        if storage is None:
+            if not (run / "study.db").exists():
+                raise ReportError(f"{run}: its study lies elsewhere; give the --storage that it was started with")
+            storage = f"sqlite:///{run / 'study.db'}"
+        study = str(folder.json("result.json").get("study", "search"))
+        attach(open_storage(storage), run, study, render(page_of(run)))
+    served = server(str(storage), host=host, port=port, run=run)
+    url = f"http://{host}:{served.server_port}/dashboard"
+    if json:
+        show_json({"url": url})
+    else:
+        stdout.print(f"dashboard: {url} (Ctrl-C ends it)")
+    with served:
+        try:
+            served.serve_forever()
+        except KeyboardInterrupt:
+            note("the dashboard has ended")

@@ -68,6 +68,9 @@ def test_help_names_every_command_and_imports_nothing_heavy(tmp_path: Path) -> N
         "measure",
         "profile",
         "targets",
+        "report",
+        "dashboard",
+        "doctor",
     ):
         assert f" {command} " in process.stdout
     assert "heavy: []" in process.stdout
