@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,14 @@ LOOK_EVERY = 10
 """Steps between looks at the loss: each makes a GPU wait."""
 
 Progress = Callable[[str, int, int | None], None]
+
+
+class Constraint(Protocol):
+    """What trained weights must keep to, such as zeros that stay zero; `identity` tells one from another."""
+
+    @property
+    def identity(self) -> str: ...
+    def apply(self, network: Network) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -104,6 +112,7 @@ def train(
     save_every_s: float = 30.0,
     skip_images: int = 0,
     distillation: Distillation | None = None,
+    constraint: Constraint | None = None,
     on_progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
@@ -120,6 +129,7 @@ def train(
         save_every_s: least seconds between two writings of the state; it is also written after every judgement.
         skip_images: images of the endless shuffled stream that earlier rungs have seen.
         distillation: a teacher to learn from beside the labels.
+        constraint: what weights must keep to; put upon them at the start and after every step.
         on_progress: told what is going on, and how many of how many images are done.
         stop: asked after every step; once it is true the training ends early, and can be resumed.
 
@@ -131,7 +141,16 @@ def train(
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cards = [place] if place.type == "cuda" else []
     with torch.random.fork_rng(cards):
-        run = _Run(start, data, recipe, seed=seed, device=place, skip_images=skip_images, distillation=distillation)
+        run = _Run(
+            start,
+            data,
+            recipe,
+            seed=seed,
+            device=place,
+            skip_images=skip_images,
+            distillation=distillation,
+            constraint=constraint,
+        )
         if state_file is not None and state_file.exists():
             run.restore(state_file)
         finished = run.advance(state_file, save_every_s, on_progress or _silent, stop or _never)
@@ -151,6 +170,7 @@ class _Run:
         device: torch.device,
         skip_images: int,
         distillation: Distillation | None,
+        constraint: Constraint | None,
     ) -> None:
         self.architecture = start.architecture if isinstance(start, Checkpoint) else start
         _check_fit(self.architecture, data)
@@ -177,7 +197,11 @@ class _Run:
         self.identity = {
             **_identity(start, data, recipe, seed=seed, skip_images=skip_images),
             "distillation": distillation.identity if distillation else "",
+            "constraint": constraint.identity if constraint else "",
         }
+        self.constraint = constraint
+        if constraint is not None:
+            constraint.apply(self.network)
         self.step = 0
         self.losses = torch.zeros(self.steps, device=device)
         self.curve: list[Look] = []
@@ -251,6 +275,8 @@ class _Run:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad()
+        if self.constraint is not None:
+            self.constraint.apply(self.network)
         if self.average is not None:
             self.average.update(self.step)
 
