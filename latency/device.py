@@ -1,7 +1,6 @@
 """The seam to hardware: what every device can do, and the half of it that all devices with a runner share."""
 
 import base64
-import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -101,6 +100,10 @@ class RunnerDevice(ABC):
     def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
         """Runs one job; raises `DeviceError` with the reason if the runner dies or falls silent."""
 
+    def _job_files(self, job: Mapping[str, object]) -> dict[str, bytes]:
+        """What the runner needs beside the models; another runner than `latency.runner` reads its job from other files."""
+        return {"runner.py": Path(runner.__file__).read_bytes(), "job.json": json.dumps(job).encode()}
+
     @property
     def name(self) -> str:
         return self._name
@@ -112,7 +115,7 @@ class RunnerDevice(ABC):
         if self._provenance is None:
             facts = self._ask({"mode": "describe"}, {})
             block = nchwc_block(self.optimize(probe_model(), settings=RuntimeSettings()))
-            self._provenance = Provenance.from_json({**facts, "nchwc_block": block})
+            self._provenance = Provenance.from_json({**facts, "flags": sorted(facts["flags"]), "nchwc_block": block})
         return self._provenance
 
     def measure(
@@ -156,20 +159,20 @@ class RunnerDevice(ABC):
 
     def profile(self, model: bytes, *, settings: RuntimeSettings, runs: int = 50) -> tuple[OpTime, ...]:
         job = {"mode": "profile", "settings": settings.as_json(), "runs": runs}
-        nodes = self._ask(job, {"0.onnx": model})["nodes"]
-        return tuple(OpTime(node["name"], node["op"], float(np.median(node["us"])) / 1e3) for node in nodes)
+        return _op_times(base64.b64decode(self._ask(job, {"0.onnx": model})["trace"]))
 
     def optimize(self, model: bytes, *, settings: RuntimeSettings) -> bytes:
         answer = self._ask({"mode": "optimize", "settings": settings.as_json()}, {"0.onnx": model})
         return base64.b64decode(answer["model"])
 
     def outputs(self, model: bytes, inputs: Arrays, *, settings: RuntimeSettings) -> dict[str, np.ndarray[Any, Any]]:
-        packed = io.BytesIO()
-        arrays: dict[str, Any] = dict(inputs)
-        np.savez(packed, **arrays)
-        answer = self._ask(
-            {"mode": "outputs", "settings": settings.as_json()}, {"0.onnx": model, "inputs.npz": packed.getvalue()}
-        )
+        files, given = {"0.onnx": model}, []
+        for index, (name, array) in enumerate(inputs.items()):
+            files[f"input{index}.bin"] = np.ascontiguousarray(array).tobytes()
+            given.append(
+                {"name": name, "dtype": str(array.dtype), "shape": list(array.shape), "file": f"input{index}.bin"}
+            )
+        answer = self._ask({"mode": "outputs", "settings": settings.as_json(), "inputs": given}, files)
         return {
             part["name"]: np.frombuffer(base64.b64decode(part["data"]), part["dtype"]).reshape(part["shape"])
             for part in answer["outputs"]
@@ -184,8 +187,7 @@ class RunnerDevice(ABC):
 
     def _events(self, job: Mapping[str, object], files: Mapping[str, bytes]) -> Generator[dict[str, Any], None, None]:
         """The events of one job, of which ``end`` is the last."""
-        source = Path(runner.__file__).read_bytes()
-        with closing(self._lines({**files, "runner.py": source, "job.json": json.dumps(job).encode()})) as lines:
+        with closing(self._lines({**files, **self._job_files(job)})) as lines:
             for line in lines:
                 try:
                     event = json.loads(line)
@@ -200,6 +202,16 @@ class RunnerDevice(ABC):
                 if kind == "end":
                     return
         raise DeviceError(f"{self.name}: the runner stopped in the middle of a job")
+
+
+def _op_times(trace: bytes) -> tuple[OpTime, ...]:
+    """Median time of each node in what the runtime's profiler wrote, in the order of execution."""
+    nodes: dict[tuple[str, str], list[float]] = {}
+    for event in json.loads(trace):
+        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+            name = event["name"].removesuffix("_kernel_time")
+            nodes.setdefault((name, event["args"]["op_name"]), []).append(event["dur"])
+    return tuple(OpTime(name, op, float(np.median(us)) / 1e3) for (name, op), us in nodes.items())
 
 
 def _settled(slices: Sequence[Slice], processes: int, effort: Effort) -> bool:

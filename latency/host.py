@@ -28,6 +28,10 @@ class HostDevice(RunnerDevice):
         self._python = python
         self._silence_s = silence_s
 
+    def _command(self, folder: str) -> list[str]:
+        """What runs the job in `folder`."""
+        return [self._python, str(Path(folder, "runner.py")), folder]
+
     def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
         with tempfile.TemporaryDirectory(prefix="pocketnas-", ignore_cleanup_errors=True) as folder:
             for name, content in files.items():
@@ -36,7 +40,7 @@ class HostDevice(RunnerDevice):
             with complaints.open("wb") as stderr:
                 process = (
                     subprocess.Popen(  # in a session of its own: an interrupt reaches only the parent, which ends it
-                        [self._python, str(Path(folder, "runner.py")), folder],
+                        self._command(folder),
                         stdin=subprocess.DEVNULL,
                         stdout=subprocess.PIPE,
                         stderr=stderr,

@@ -316,13 +316,8 @@ def profile(folder: Path, job: Job) -> dict[str, object]:
     inputs = random_inputs(session, seed=0)
     for _ in range(job["runs"]):
         session.run(None, inputs)
-    nodes: dict[str, dict[str, Any]] = {}
-    for event in json.loads(Path(session.end_profiling()).read_text()):
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name = event["name"][: -len("_kernel_time")]
-            node = nodes.setdefault(name, {"name": name, "op": event["args"]["op_name"], "us": []})
-            node["us"].append(event["dur"])
-    return {"nodes": list(nodes.values())}
+    trace = Path(session.end_profiling()).read_bytes()
+    return {"trace": base64.b64encode(trace).decode()}
 
 
 def optimize(folder: Path, job: Job) -> dict[str, object]:
@@ -336,14 +331,15 @@ def optimize(folder: Path, job: Job) -> dict[str, object]:
 
 
 def outputs(folder: Path, job: Job) -> dict[str, object]:
-    """Runs one model on the arrays of ``inputs.npz``; returns its outputs."""
+    """Runs one model on the job's ``inputs``, each a file of raw numbers; returns its outputs."""
     import numpy as np
 
     settings = job["settings"]
     pin(settings["affinity"], settings["threads"])
     session = open_session(folder / job["models"][0], settings)
-    with np.load(folder / "inputs.npz", allow_pickle=False) as archive:
-        inputs = {name: archive[name] for name in archive.files}
+    inputs = {
+        one["name"]: np.fromfile(str(folder / one["file"]), one["dtype"]).reshape(one["shape"]) for one in job["inputs"]
+    }
     names = [output.name for output in session.get_outputs()]
     found = []
     for name, array in zip(names, session.run(names, inputs)):  # noqa: B905 - Python 3.8

@@ -28,3 +28,10 @@ def small_model(*, channels: int = 16, layers: int = 2, resolution: int = 16, dt
         weights,
     )
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
+def unknown_op_model() -> bytes:
+    """A model whose only node is of a type that no runtime has."""
+    value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
+    graph = helper.make_graph([helper.make_node("Imaginary", ["x"], ["y"])], "unknown", value[:1], value[1:])
+    return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
