@@ -10,8 +10,11 @@ from latency import runner
 from latency.errors import ModelError
 from latency.model import LatencyModel, require_equal
 from latency.provenance import Provenance
+from latency.published.model import PublishedModel, shipped_model
 from latency.settings import RuntimeSettings
 from latency.target import Target
+
+Predictor = LatencyModel | PublishedModel
 
 
 def models_folder() -> Path:
@@ -26,11 +29,13 @@ def model_path(target: str, provenance: Provenance, settings: RuntimeSettings, *
 
 
 def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
-    """The newest model of a target, without touching its device. For the host it must be this machine's, as it is now.
+    """The newest measured model of a target, without touching its device. For the host it must be this machine's, as it is now.
 
     Raises:
         ModelError: there is none, or it was measured elsewhere or with other settings; the message says how to make one.
     """
+    if target.basis == "published":
+        raise ModelError(f"target {target.name!r} is known from published latencies: nothing was measured on it")
     folder = folder or models_folder()
     found = sorted(folder.glob(f"{target.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not found:
@@ -50,3 +55,27 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
             return model
     assert refused is not None
     raise refused
+
+
+def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
+    """What predicts a target's latencies: the newest measured model, or the shipped one of published latencies.
+
+    Raises:
+        ModelError: there is none; the message says how to make one.
+    """
+    return shipped_model(target.name) if target.basis == "published" else load_model(target, folder=folder)
+
+
+def read_predictor(path: Path) -> Predictor:
+    """The model in a file that `LatencyModel.save` or `PublishedModel.save` wrote.
+
+    Raises:
+        ModelError: there is none, it is damaged, or of another format.
+    """
+    try:
+        plain = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: cannot be read as a latency model ({error})") from error
+    if isinstance(plain, dict) and plain.get("basis") == "published":
+        return PublishedModel.from_json(plain, str(path))
+    return LatencyModel.load(path)

@@ -15,9 +15,10 @@ from latency.settings import RuntimeSettings
 
 Basis = Literal["measured", "published"]
 
-DEVICE_KINDS = ("host",)
+DEVICE_KINDS = ("host", "none")
 DEVICE_KEYS = ("kind",)
 RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
+ALIASES = {"pixel": "pixel6"}  # what a name stands for where no such phone is connected
 KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
 
 
@@ -27,7 +28,7 @@ class Target:
 
     Attributes:
         name: names its latency model.
-        device: kind of device.
+        device: kind of device; none: there is only what was published about it.
         settings: how the runtime executes networks there.
         basis: whether its latency model is fitted to what was measured there, or to published figures.
         resolution: input side in pixels that this target is meant for, or None.
@@ -42,7 +43,16 @@ class Target:
     budget_ms: float | None = None
 
     def open(self) -> Device:
-        """The device, ready to measure."""
+        """The device, ready to measure.
+
+        Raises:
+            TargetError: there is none.
+        """
+        if self.device == "none":
+            raise TargetError(
+                f"target {self.name!r} is known from published latencies only: there is no device to measure on; "
+                "`nas targets` says which there are"
+            )
         from latency.host import HostDevice
 
         return HostDevice(self.name)
@@ -67,6 +77,7 @@ def load_target(name_or_path: str | Path) -> Target:
         except (OSError, UnicodeDecodeError) as error:
             raise TargetError(f"{text}: cannot be read as a target file ({error})") from error
         return _parse(source, text)
+    text = ALIASES.get(text, text)
     if text not in known_targets():
         raise TargetError(
             f"unknown target {text!r}{_suggestion(text, known_targets())}; "

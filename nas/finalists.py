@@ -43,7 +43,7 @@ class Finalist:
         onnx: where its exported model lies: the one that was measured.
         accuracy: on the validation split, after full training, in [0, 1].
         loss: mean cross-entropy there, nats.
-        measured: its time on the device.
+        measured: its time on the device; None where there is no device.
     """
 
     tried: Tried
@@ -51,12 +51,12 @@ class Finalist:
     onnx: Path
     accuracy: float
     loss: float
-    measured: Timing
+    measured: Timing | None
 
     @property
     def latency_ms(self) -> float:
-        """Measured milliseconds."""
-        return self.measured.low_ms
+        """Measured milliseconds; the predicted ones where there is no device."""
+        return self.tried.predicted_ms if self.measured is None else self.measured.low_ms
 
 
 def pareto_front(scored: Iterable[AnyScored]) -> list[AnyScored]:

@@ -8,7 +8,7 @@ from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import Progress, profile_target
 from latency.settings import Precision
-from latency.store import load_model
+from latency.store import Predictor, load_model, load_predictor
 from latency.target import Target
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
@@ -76,12 +76,16 @@ def model_for(
     *,
     note: Callable[[str], None],
     on_progress: Callable[[Progress], None] | None = None,
-) -> LatencyModel:
+) -> Predictor:
     """The target's latency model if it knows the space, else the one that profiling networks of the space gives.
+
+    A target of published latencies has one model, whatever the space.
 
     Raises:
         LatencyError: the device fails, or too few measurements on it are stable.
     """
+    if target.basis == "published":
+        return load_predictor(target)
     before = 0
     try:
         model = load_model(target)

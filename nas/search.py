@@ -16,6 +16,7 @@ import torch
 from latency.device import Device
 from latency.errors import UnmeasuredKernel
 from latency.settings import RuntimeSettings
+from latency.timing import Timing
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
 from nas.data import Data
@@ -95,7 +96,7 @@ class SearchResult:
     Attributes:
         budget_ms: what a network might take.
         outcomes: how trials ended, by name.
-        front: fully trained networks that no other beats in accuracy at no more measured latency, fastest first.
+        front: fully trained networks that no other beats in accuracy at no more latency, fastest first.
         finalists: all fully trained networks, in the order of their training.
         rungs: how alike each rung ranked the candidates as the next, the last one compared with full training.
         feasible_share: share of random networks of the space within the budget.
@@ -120,7 +121,8 @@ def run_search(
     *,
     space: Space,
     data: Mapping[int, Data],
-    device: Device,
+    target: str,
+    device: Device | None,
     runtime: RuntimeSettings,
     model: Model,
     settings: SearchSettings,
@@ -132,7 +134,8 @@ def run_search(
         run: the folder everything goes to.
         space: adapted to the data.
         data: images at each resolution of the space, in pixels; the test split is never looked at.
-        device: where finalists are measured.
+        target: its name.
+        device: where finalists are measured; None: they are not, and predictions stand for it.
         runtime: how networks run there.
         model: predicts latencies there.
         settings: what may be chosen.
@@ -155,7 +158,7 @@ def run_search(
     identity = {
         "space": space.fingerprint,
         "data": [data[resolution].fingerprint for resolution in space.resolution],
-        "target": device.name,
+        "target": target,
         "budget_ms": budget_ms,
         "rungs": [fidelity.images for fidelity in settings.ladder],
         "seed": settings.seed,
@@ -186,7 +189,7 @@ class _Ending:
     run: Run
     data: Mapping[int, Data]
     trainer: CandidateTrainer
-    device: Device
+    device: Device | None
     runtime: RuntimeSettings
     settings: SearchSettings
     events: Events
@@ -233,7 +236,9 @@ class _Ending:
             onnx = export_onnx(checkpoint, path.with_suffix(".onnx"), images=images).path
             exported.append((candidate, path, onnx, checkpoint.metrics))
         models = [onnx.read_bytes() for _, _, onnx, _ in exported]
-        timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
+        timings: Sequence[Timing | None] = [None] * len(models)
+        if self.device is not None:
+            timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
         return [
             Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing)
             for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)

@@ -29,16 +29,19 @@ def targets(
     Example: [bold]nas targets[/]
     """
     from latency.errors import LatencyError
-    from latency.store import load_model
+    from latency.published.model import PublishedModel
+    from latency.store import load_predictor
     from latency.target import known_targets, load_target
 
     rows = []
     for target in [load_target(name)] if name else [load_target(known) for known in known_targets()]:
         try:
-            model = load_model(target)
+            model = load_predictor(target)
             held_out = model.held_out
             reason = (
-                f"latency model of {len(model.measurements)} networks, {held_out.within_10:.0%} within ±10 % held out"
+                model.remark
+                if isinstance(model, PublishedModel)
+                else f"latency model of {len(model.measurements)} networks, {held_out.within_10:.0%} within ±10 % held out"
             )
             ready = True
         except LatencyError as error:
@@ -203,11 +206,13 @@ def predict(
 
     Example: [bold]nas predict mobilenet_v2 mobilenet_v3_large --target host[/]
     """
-    from latency.store import load_model
+    from latency.published.model import PublishedModel
+    from latency.store import load_predictor
     from latency.target import load_target
     from nas.arch import load_architecture
 
-    model = load_model(load_target(target))
+    model = load_predictor(load_target(target))
+    published = model if isinstance(model, PublishedModel) else None
     options: dict[str, Any] = {
         "width_multiplier": width_multiplier,
         "resolution": resolution,
@@ -227,19 +232,26 @@ def predict(
                 "high_ms": found.high_ms,
                 "basis": found.basis,
             }
+            if published:
+                row["doubts"] = list(published.doubts(architecture))
             if explain:
                 row["blocks"] = [{"name": name, "ms": ms} for name, ms in model.explain(architecture)]
                 row["kernels"] = [{"name": name, "ms": ms} for name, ms in model.by_kind(architecture)]
             rows.append(row)
     if json:
-        show_json({"target": model.target, "predictions": rows})
+        told = {"remark": published.remark} if published else {}
+        show_json({"target": model.target, "predictions": rows, **told})
         return
     table = Table("network", "fingerprint", "ms", "90 % interval", "basis", title=f"Predicted on {model.target}")
     for row in rows:
         interval = f"{row['low_ms']:.3g} … {row['high_ms']:.3g}"
         table.add_row(row["name"], row["fingerprint"], f"{row['ms']:.3g}", interval, row["basis"])
     stdout.print(table)
+    if published:
+        stdout.print(published.remark)
     for row in rows:
+        if row.get("doubts"):
+            stdout.print(f"{row['name']}: its interval is wide: {'; '.join(row['doubts'])}")
         if explain:
             for what in ("blocks", "kernels"):
                 parts = Table("part", "ms", "share", title=f"{row['name']}: {what}")

@@ -79,7 +79,7 @@ def measure(
 def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tuple[bytes, float | None]:
     """The model to measure, and its predicted milliseconds where the target's latency model can tell them."""
     from latency.errors import LatencyError
-    from latency.store import load_model
+    from latency.store import load_predictor
     from nas.arch import load_architecture
 
     if text.endswith(".onnx"):
@@ -90,7 +90,7 @@ def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tu
     architecture = load_architecture(text, **options)
     model = _onnx(architecture, text, target.settings.precision)
     try:
-        return model, load_model(target).predict_ms(architecture)
+        return model, load_predictor(target).predict_ms(architecture)
     except LatencyError as reason:
         note(f"no prediction beside {text}: {reason}")
         return model, None

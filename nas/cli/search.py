@@ -14,7 +14,7 @@ from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
 
 if TYPE_CHECKING:
-    from latency.model import LatencyModel
+    from latency.store import Predictor
     from latency.target import Target
     from nas.finalists import Finalist
     from nas.run import Run
@@ -63,7 +63,7 @@ def search(
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
-    if where.settings.precision != "fp32":
+    if where.settings.precision != "fp32" and where.basis == "measured":
         raise StudyError(
             f"a search needs a target of precision fp32, got {where.settings.precision} ({where.name}): "
             "finalists are exported and measured in float32; search on an fp32 target, then `nas netadapt` for this one"
@@ -106,7 +106,8 @@ def search(
                     run,
                     space=adapted,
                     data=at,
-                    device=where.open(),
+                    target=where.name,
+                    device=where.open() if where.basis == "measured" else None,
                     runtime=where.settings,
                     model=model,
                     settings=settings,
@@ -115,7 +116,7 @@ def search(
             except BudgetError:
                 run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
                 raise
-        report = {"run": str(run.path), "study": study, **_report(where, result)}
+        report = {"run": str(run.path), "study": study, **_report(where, model, result)}
         run.write_json("result.json", report)
     if json:
         show_json(report)
@@ -133,15 +134,16 @@ class _Events:
         note(message)
 
 
-def _model(run: "Run", target: "Target", space: "Space") -> "LatencyModel":
+def _model(run: "Run", target: "Target", space: "Space") -> "Predictor":
     """The latency model of this run: the one it was started with, so that a resumed search judges as before."""
-    from latency.model import LatencyModel
     from latency.profiling import Progress
+    from latency.published.model import PublishedModel
+    from latency.store import read_predictor
     from nas.prediction import model_for
 
     kept = run.file(MODEL_FILE)
     if kept.exists():
-        return LatencyModel.load(kept)
+        return read_predictor(kept)
     with progress_bar("profiling") as bar:
 
         def show(state: Progress) -> None:
@@ -149,27 +151,34 @@ def _model(run: "Run", target: "Target", space: "Space") -> "LatencyModel":
 
         model = model_for(target, space, note=note, on_progress=show)
     held_out = model.held_out
-    note(
-        f"latency model of {target.name}: {held_out.within_10:.0%} of {held_out.n} held-out networks within ±10 %, "
-        f"median error {held_out.median_error:.1%}"
-    )
+    if isinstance(model, PublishedModel):
+        note(model.remark)
+    else:
+        note(
+            f"latency model of {target.name}: {held_out.within_10:.0%} of {held_out.n} held-out networks within ±10 %, "
+            f"median error {held_out.median_error:.1%}"
+        )
     model.save(kept)
     return model
 
 
-def _report(target: "Target", result: "SearchResult") -> dict[str, Any]:
+def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dict[str, Any]:
     """The result as plain data."""
+    from latency.published.model import PublishedModel
+
     first = result.rungs[0]
     best = result.best
     return {
         "target": target.name,
-        "basis": target.basis,
+        "basis": model.basis,
+        "remark": model.remark if isinstance(model, PublishedModel) else None,
         "budget_ms": result.budget_ms,
         "feasible_share": result.feasible_share,
         "trials": {
             key: result.outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")
         },
         "best": None if best is None else _entry(best, result.budget_ms),
+        "doubts": _doubts(model, result),
         "front": [_entry(finalist, result.budget_ms) for finalist in result.front],
         "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
         "rank": {"tau": first.tau, "low": first.low, "high": first.high},
@@ -183,7 +192,7 @@ def _report(target: "Target", result: "SearchResult") -> dict[str, Any]:
 def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
     from searchspace.architecture import lower
 
-    graph = lower(finalist.tried.architecture)
+    graph, measured = lower(finalist.tried.architecture), finalist.measured
     return {
         "fingerprint": finalist.tried.architecture.fingerprint,
         "accuracy": finalist.accuracy,
@@ -193,8 +202,8 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
         "predicted_ms": finalist.tried.predicted_ms,
         "low_ms": finalist.tried.low_ms,
         "high_ms": finalist.tried.high_ms,
-        "measured_ms": finalist.latency_ms,
-        "stable": finalist.measured.stable,
+        "measured_ms": None if measured is None else measured.low_ms,
+        "stable": None if measured is None else measured.stable,
         "within_budget": finalist.latency_ms <= budget_ms,
         "params": graph.params,
         "macs": graph.macs,
@@ -206,7 +215,7 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
 def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     """The front as a table."""
     trials = report["trials"]
-    title = f"Front on {report['target']}, milliseconds"
+    title = f"Front on {report['target']}, milliseconds ({report['basis']})"
     table = Table(title=title, caption="★ most accurate within the budget", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("network", no_wrap=True)
     for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs"):
@@ -218,7 +227,7 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
             f"{entry['accuracy']:.1%}",
             f"{entry['target_ms']:.3g}",
             f"{entry['predicted_ms']:.3g}",
-            f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " unstable"),
+            _measured(entry),
             f"{entry['params'] / 1e3:,.0f} k",
             f"{entry['macs'] / 1e6:,.1f} M",
         )
@@ -227,7 +236,27 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
         f"{trials['complete']} candidates trained to the last rung, {trials['pruned']} stopped earlier, "
         f"{trials['infeasible']} rejected untrained, {trials['failed']} failed"
     )
+    if report["remark"]:
+        stdout.print(report["remark"])
+    for doubt in report["doubts"]:
+        stdout.print(f"predictions are rough here: {doubt}")
     stdout.print(f"checkpoints and ONNX files: {report['run']}/finalists")
+
+
+def _doubts(model: "Predictor", result: "SearchResult") -> list[str]:
+    """Why predictions of the finalists are rough, if they are."""
+    from latency.published.model import PublishedModel
+
+    if not isinstance(model, PublishedModel):
+        return []
+    told = [doubt for finalist in result.finalists for doubt in model.doubts(finalist.tried.architecture)]
+    return list(dict.fromkeys(told))
+
+
+def _measured(entry: dict[str, Any]) -> str:
+    if entry["measured_ms"] is None:
+        return "–"
+    return f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " unstable")
 
 
 def _positive(option: str, value: float) -> float:

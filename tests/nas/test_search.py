@@ -85,6 +85,7 @@ def search(
                 run,
                 space=space,
                 data={data.resolution: data},
+                target="fake",
                 device=FakeDevice(),
                 runtime=RuntimeSettings(),
                 model=Model(),
@@ -176,6 +177,7 @@ def test_candidates_of_several_resolutions_are_each_trained_at_their_own(digits:
             run,
             space=space,
             data={8: digits, 12: larger},
+            target="fake",
             device=FakeDevice(),
             runtime=RuntimeSettings(),
             model=Model(),
@@ -184,6 +186,27 @@ def test_candidates_of_several_resolutions_are_each_trained_at_their_own(digits:
         )
     candidates = (tmp_path / "run" / "candidates").glob("*.rung0.pt")
     assert {load_checkpoint(path).architecture.resolution for path in candidates} == {8, 12}
+
+
+def test_without_a_device_the_front_goes_by_predictions(digits: Data, tmp_path: Path) -> None:
+    space = SPACE.adapt(channels=1, classes=10, resolution=digits.resolution)
+    with open_run(tmp_path, kind="search", request={}) as run:
+        result = run_search(
+            run,
+            space=space,
+            data={digits.resolution: digits},
+            target="published",
+            device=None,
+            runtime=RuntimeSettings(precision="int8"),
+            model=Model(),
+            settings=dataclasses.replace(SETTINGS, trials=2, finalists=2),
+            events=Silence(),
+        )
+    assert result.front and list(result.front) == pareto_front(result.finalists)
+    for finalist in result.finalists:
+        assert finalist.measured is None
+        assert finalist.latency_ms == finalist.tried.predicted_ms
+        assert finalist.onnx.exists()
 
 
 def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult], digits: Data) -> None:

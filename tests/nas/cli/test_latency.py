@@ -137,3 +137,14 @@ def test_people_get_a_table(models, monkeypatch, capsys) -> None:
 def test_a_missing_model_is_one_line(models, monkeypatch, capsys) -> None:
     assert nas(monkeypatch, "measure", "nowhere.onnx") == 2
     assert "nowhere.onnx: an ONNX model is needed" in capsys.readouterr().err
+
+
+def test_published_targets_predict_and_say_so(monkeypatch, capsys) -> None:
+    assert nas(monkeypatch, "predict", "mobilenet_v2", "squeezenet_1_1", "--target", "pixel1", "--json") == 0
+    found = told(capsys)
+    assert [one["basis"] for one in found["predictions"]] == ["published", "published"]
+    assert "not measured" in found["remark"]
+    assert found["predictions"][0]["doubts"] == []
+    assert "convolution 3×3" in found["predictions"][1]["doubts"][0]
+    assert nas(monkeypatch, "profile", "--target", "pixel") == 2
+    assert "there is no device to measure on" in capsys.readouterr().err
