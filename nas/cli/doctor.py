@@ -97,14 +97,20 @@ def _machine() -> dict[str, Any]:
 def _targets() -> list[dict[str, Any]]:
     """Every shipped target, and whether its latency model can be used."""
     from latency.errors import LatencyError
-    from latency.store import load_model
+    from latency.published.model import PublishedModel
+    from latency.store import load_predictor
     from latency.target import known_targets, load_target
 
     rows = []
     for target in map(load_target, known_targets()):
         try:
-            networks = len(load_model(target).measurements)
-            ready, reason = True, f"latency model of {networks} networks"
+            model = load_predictor(target)
+            known = (
+                model.remark
+                if isinstance(model, PublishedModel)
+                else f"latency model of {len(model.measurements)} networks"
+            )
+            ready, reason = True, known
         except LatencyError as error:
             ready, reason = False, str(error)
         rows.append({"name": target.name, "basis": target.basis, "ready": ready, "reason": reason})

@@ -3,13 +3,13 @@
 import contextlib
 
 from latency.errors import UnmeasuredKernel
-from latency.model import LatencyModel
+from latency.store import Predictor
 from nas.description import rows
 from nas.report.content import Drawing, Part
 from searchspace.architecture import Architecture, lower
 
 
-def draw(architecture: Architecture, model: LatencyModel | None, *, facts: tuple[tuple[str, str], ...] = ()) -> Drawing:
+def draw(architecture: Architecture, model: Predictor | None, *, facts: tuple[tuple[str, str], ...] = ()) -> Drawing:
     """The network's blocks and head in order; `facts` come before what follows from the architecture itself."""
     parts_ms: dict[str, float] = {}
     if model is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from latency.model import LatencyModel
+from latency.store import Predictor, read_predictor
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.errors import ReportError
 from searchspace.errors import NasError
@@ -39,13 +39,13 @@ class Folder:
             self.remarks.append(f"a network is left out: {error}")
             return None
 
-    def latency_model(self) -> LatencyModel | None:
+    def latency_model(self) -> Predictor | None:
         """The model by which the run judged, None where it is missing or damaged."""
         path = self.path / "latency_model.json"
         if not path.exists():
             return None
         try:
-            return LatencyModel.load(path)
+            return read_predictor(path)
         except NasError as error:
             self.remarks.append(f"the latency model is left out: {error}")
             return None

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from latency.errors import UnmeasuredKernel
-from latency.model import LatencyModel
+from latency.published.model import PublishedModel
+from latency.store import Predictor
 from nas.errors import StudyError
 from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Section, Table
@@ -44,12 +45,12 @@ def entry_label(entry: Json) -> str:
     return str(entry["fingerprint"])[:8]
 
 
-def error_section(model: LatencyModel | None, entries: list[Json]) -> list[Section]:
+def error_section(model: Predictor | None, entries: list[Json]) -> list[Section]:
     """How the latency model did, on what it was fitted to and on the run's own networks."""
     if model is None:
         return []
     rows = []
-    for measurement in model.measurements:
+    for measurement in () if isinstance(model, PublishedModel) else model.measurements:
         try:
             error = model.predict_ms(measurement.architecture) / measurement.ms - 1
         except UnmeasuredKernel:
@@ -73,6 +74,8 @@ def error_section(model: LatencyModel | None, entries: list[Json]) -> list[Secti
         f"Networks that the model was not fitted to: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within "
         f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Dashed: ±10 %."
     )
+    if isinstance(model, PublishedModel):
+        text = model.remark
     title = "Error of predicted milliseconds"
     alternative = f"Predicted ÷ measured − 1 for {len(rows)} networks. {text}"
     figure = Figure("latency-error", title, alternative, figures.errors(rows)) if rows else None
@@ -88,7 +91,7 @@ def curve_section(rows: Sequence[Json]) -> list[Section]:
     return [Section("Learning curves", figure=Figure("curves", title, alternative, figures.curves(rows)))]
 
 
-def _facts(result: Json, about: Json, model: LatencyModel | None) -> tuple[tuple[str, str], ...]:
+def _facts(result: Json, about: Json, model: Predictor | None) -> tuple[tuple[str, str], ...]:
     best = result.get("best")
     trials = result.get("trials", {})
     basis = result.get("basis", model.basis if model is not None else "unknown")
@@ -232,7 +235,7 @@ def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
     return [Section("Rank fidelity", text, figure, Table.of(("from → to", "tau", "90 % interval", "candidates"), rows))]
 
 
-def _networks(folder: Folder, finalists: list[Json], model: LatencyModel | None) -> tuple[list[Drawing], list[Json]]:
+def _networks(folder: Folder, finalists: list[Json], model: Predictor | None) -> tuple[list[Drawing], list[Json]]:
     """Finalists drawn, and their learning curves; without a result, whatever finalists lie there."""
     paths = [folder.moved(entry["checkpoint"]) for entry in finalists]
     known: list[tuple[Path, Json]] = list(zip(paths, finalists, strict=True))
