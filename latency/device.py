@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from latency import runner
-from latency.errors import DeviceError
+from latency.errors import DeviceError, DeviceUnreachable
 from latency.layout import nchwc_block, probe_model
 from latency.lock import DeviceLock
 from latency.provenance import Provenance
@@ -91,9 +91,9 @@ class RunnerDevice(ABC):
     lines of output as they come, and cleans up whatever happens.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, lock: str | None = None) -> None:
         self._name = name
-        self._lock = DeviceLock(name)
+        self._lock = DeviceLock(lock or name)
         self._provenance: Provenance | None = None
 
     @abstractmethod
@@ -103,6 +103,14 @@ class RunnerDevice(ABC):
     def _job_files(self, job: Mapping[str, object]) -> dict[str, bytes]:
         """What the runner needs beside the models; another runner than `latency.runner` reads its job from other files."""
         return {"runner.py": Path(runner.__file__).read_bytes(), "job.json": json.dumps(job).encode()}
+
+    def _recover(self, failures: int, error: DeviceUnreachable) -> None:
+        """Called when a job was cut off for the so many-th time in a row: returns to have it tried again, or raises."""
+        raise error
+
+    def _explained(self, reason: str) -> str:
+        """What the runner complains about, in words that say what to do."""
+        return reason
 
     @property
     def name(self) -> str:
@@ -128,9 +136,9 @@ class RunnerDevice(ABC):
     ) -> list[Timing]:
         taken: list[list[Slice]] = [[] for _ in models]
         load: float | None = None
-        process = 0
+        process = passes = failures = 0
         with self.reserve("measuring"):
-            while pending := [index for index in range(len(models)) if not _settled(taken[index], process, effort)]:
+            while pending := [index for index in range(len(models)) if not _settled(taken[index], passes, effort)]:
                 job = {
                     "mode": "measure",
                     "models": [f"{index}.onnx" for index in pending],
@@ -138,16 +146,27 @@ class RunnerDevice(ABC):
                     "effort": {**asdict(effort), "limit_s": effort.limit_s / effort.processes},
                     "seed": process,
                 }
-                with closing(self._events(job, {f"{index}.onnx": models[index] for index in pending})) as events:
-                    for event in events:
-                        if event["event"] == "slice":
-                            index = pending[event["model"]]
-                            interrupted = tuple(event["interrupted"])
-                            taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process, interrupted))
-                            if on_slice is not None:
-                                on_slice(index, taken[index][-1])
-                        elif event["event"] == "end":
-                            load = max((value for value in (load, event["load"]) if value is not None), default=None)
+                cut: DeviceUnreachable | None = None
+                try:
+                    with closing(self._events(job, {f"{index}.onnx": models[index] for index in pending})) as events:
+                        for event in events:
+                            if event["event"] == "slice":
+                                index = pending[event["model"]]
+                                interrupted = tuple(event["interrupted"])
+                                taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process, interrupted))
+                                if on_slice is not None:
+                                    on_slice(index, taken[index][-1])
+                            elif event["event"] == "end":
+                                load = max(
+                                    (value for value in (load, event["load"]) if value is not None), default=None
+                                )
+                except DeviceUnreachable as error:  # the slices that arrived count
+                    cut = error
+                if cut is None or all(taken[index] and taken[index][-1].process == process for index in pending):
+                    passes, failures = passes + 1, 0
+                if cut is not None:
+                    failures += 1
+                    self._recover(failures, cut)
                 process += 1
         return [Timing(tuple(slices), effort.tolerance, load) for slices in taken]
 
@@ -181,9 +200,16 @@ class RunnerDevice(ABC):
     def _ask(self, job: Mapping[str, object], files: Mapping[str, bytes]) -> dict[str, Any]:
         """Runs a job on at most one model and returns its last event."""
         models = [name for name in files if name.endswith(".onnx")]
+        failures = 0
         with self.reserve(str(job["mode"])):
-            *_, last = self._events({**job, "models": models}, files)
-        return last
+            while True:
+                try:
+                    *_, last = self._events({**job, "models": models}, files)
+                except DeviceUnreachable as error:
+                    failures += 1
+                    self._recover(failures, error)
+                else:
+                    return last
 
     def _events(self, job: Mapping[str, object], files: Mapping[str, bytes]) -> Generator[dict[str, Any], None, None]:
         """The events of one job, of which ``end`` is the last."""
@@ -197,7 +223,7 @@ class RunnerDevice(ABC):
                         f"{self.name}: expected a line of JSON from the runner, got {line[:80]!r}"
                     ) from error
                 if kind == "error":
-                    raise DeviceError(f"{self.name}: {event['reason']}")
+                    raise DeviceError(f"{self.name}: {self._explained(event['reason'])}")
                 yield event
                 if kind == "end":
                     return

@@ -4,6 +4,7 @@ NasError
 └── LatencyError
     ├── TargetError            a target is unknown, or its file breaks a rule
     ├── DeviceError            a device cannot be reached, or cannot run what it was given
+    │   └── DeviceUnreachable  it gives no answer (any more); it may again later
     ├── UnstableMeasurement    a measurement never settled within its time limit
     └── ModelError             a latency model's file is damaged, or made for something else
         └── UnmeasuredKernel   a network needs a kernel that the model never measured
@@ -22,6 +23,10 @@ class TargetError(LatencyError):
 
 class DeviceError(LatencyError):
     """A device cannot be reached, or cannot run what it was given."""
+
+
+class DeviceUnreachable(DeviceError):
+    """A device gives no answer, or the connection broke: worth another try later, nothing is wrong with what it was given."""
 
 
 class UnstableMeasurement(LatencyError):

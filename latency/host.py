@@ -1,16 +1,14 @@
 """The machine this runs on, as a device: the runner in a process of its own."""
 
-import os
-import selectors
 import subprocess
 import sys
 import tempfile
 from collections.abc import Generator, Mapping
 from pathlib import Path
-from typing import IO
 
 from latency.device import RunnerDevice
 from latency.errors import DeviceError
+from latency.shell import how_it_ended, read_lines
 
 
 class HostDevice(RunnerDevice):
@@ -49,7 +47,10 @@ class HostDevice(RunnerDevice):
                 )
             try:
                 assert process.stdout is not None
-                yield from self._read(process.stdout)
+                if (yield from read_lines(process.stdout, silence_s=self._silence_s)):
+                    raise DeviceError(
+                        f"{self.name}: the runner gave no sign of life for {self._silence_s:g} s; it was ended"
+                    )
                 process.wait()
             finally:
                 process.kill()
@@ -57,35 +58,5 @@ class HostDevice(RunnerDevice):
                 process.stdout.close()  # type: ignore[union-attr]
             if process.returncode:
                 raise DeviceError(
-                    f"{self.name}: {_how_it_ended(process.returncode, complaints.read_text(errors='replace'))}"
+                    f"{self.name}: {how_it_ended(process.returncode, complaints.read_text(errors='replace'))}"
                 )
-
-    def _read(self, stream: IO[bytes]) -> Generator[bytes, None, None]:
-        """Lines of a pipe as they come, never waiting longer than `silence_s`."""
-        pieces: list[bytes] = []
-        with selectors.DefaultSelector() as selector:
-            selector.register(stream, selectors.EVENT_READ)
-            while True:
-                if not selector.select(self._silence_s):
-                    raise DeviceError(
-                        f"{self.name}: the runner gave no sign of life for {self._silence_s:g} s; it was ended"
-                    )
-                piece = os.read(stream.fileno(), 1 << 20)
-                if not piece:
-                    return
-                if b"\n" in piece:
-                    *lines, rest = (b"".join(pieces) + piece).split(b"\n")
-                    yield from lines
-                    pieces = [rest]
-                else:
-                    pieces.append(piece)
-
-
-def _how_it_ended(code: int, complaints: str) -> str:
-    """One line about a runner that failed without saying why itself."""
-    last = complaints.strip().splitlines()[-1:] or ["it said nothing"]
-    if code == -9:
-        return "the runner was killed (signal 9): the device may be out of memory"
-    if code < 0:
-        return f"the runner crashed (signal {-code}): {last[0]}"
-    return f"the runner failed (exit code {code}): {last[0]}"

@@ -9,14 +9,20 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from latency.address import AdbAddress, Address, SshAddress
 from latency.device import Device
-from latency.errors import TargetError
+from latency.errors import DeviceError, TargetError
 from latency.settings import RuntimeSettings
 
 Basis = Literal["measured", "published"]
 
-DEVICE_KINDS = ("host", "none")
-DEVICE_KEYS = ("kind",)
+DEVICE_KEYS = {
+    "host": ("kind",),
+    "none": ("kind",),
+    "ssh": ("kind", *SshAddress.__dataclass_fields__),
+    "adb": ("kind", *AdbAddress.__dataclass_fields__),
+}
+DEVICE_KINDS = tuple(DEVICE_KEYS)
 RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
 ALIASES = {"pixel": "pixel6"}  # what a name stands for where no such phone is connected
 KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
@@ -28,11 +34,13 @@ class Target:
 
     Attributes:
         name: names its latency model.
-        device: kind of device; none: there is only what was published about it.
+        device: kind of device: host, ssh, adb, or none where there is only what was published about it.
         settings: how the runtime executes networks there.
         basis: whether its latency model is fitted to what was measured there, or to published figures.
         resolution: input side in pixels that this target is meant for, or None.
         budget_ms: milliseconds that a network may take there unless said otherwise, or None.
+        address: where the device is; None for the host, and where there is none.
+        option: what ``--target`` takes to mean this one: its name, or its file's path.
     """
 
     name: str
@@ -41,18 +49,27 @@ class Target:
     basis: Basis = "measured"
     resolution: int | None = None
     budget_ms: float | None = None
+    address: Address | None = None
+    option: str = ""
 
     def open(self) -> Device:
-        """The device, ready to measure.
+        """The device; a remote one is not touched before it is used.
 
         Raises:
             TargetError: there is none.
+            DeviceError: a file that it needs on this machine is not there.
         """
         if self.device == "none":
             raise TargetError(
                 f"target {self.name!r} is known from published latencies only: there is no device to measure on; "
                 "`nas targets` says which there are"
             )
+        if isinstance(self.address, SshAddress):
+            from latency.ssh import ssh_device
+
+            return ssh_device(self.name, self.address)
+        if isinstance(self.address, AdbAddress):
+            raise DeviceError(f"{self.name}: devices over adb cannot be used yet")
         from latency.host import HostDevice
 
         return HostDevice(self.name)
@@ -92,13 +109,8 @@ def _parse(source: str, where: str) -> Target:
     except yaml.YAMLError as error:
         raise TargetError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     top = _section(plain, KEYS, where)
-    device = _section(top.get("device", {"kind": "host"}), DEVICE_KEYS, f"{where}: device")
+    kind, address = _device(top.get("device", {"kind": "host"}), f"{where}: device")
     runtime = _section(top.get("runtime", {}), RUNTIME_KEYS, f"{where}: runtime")
-    kind = _value(device, "kind", str, f"{where}: device")
-    if kind not in DEVICE_KINDS:
-        raise TargetError(
-            f"{where}: device: kind must be one of {', '.join(DEVICE_KINDS)}, got {kind!r}{_suggestion(kind, DEVICE_KINDS)}"
-        )
     basis = _value(top, "basis", str, where, default="measured")
     if basis not in get_args(Basis):
         raise TargetError(f"{where}: basis must be one of {', '.join(get_args(Basis))}, got {basis!r}")
@@ -114,7 +126,35 @@ def _parse(source: str, where: str) -> Target:
         basis=basis,
         resolution=resolution,
         budget_ms=None if budget_ms is None else float(budget_ms),
+        address=address,
+        option=where,
     )
+
+
+def _device(plain: object, where: str) -> tuple[str, Address | None]:
+    """The kind of a device and where it is."""
+    kind = _value(plain, "kind", str, where) if isinstance(plain, dict) else "host"
+    if kind not in DEVICE_KINDS:
+        raise TargetError(
+            f"{where}: kind must be one of {', '.join(DEVICE_KINDS)}, got {kind!r}{_suggestion(kind, DEVICE_KINDS)}"
+        )
+    device = _section(plain, DEVICE_KEYS[kind], where)
+    if kind == "ssh":
+        port = _value(device, "port", int, where, default=None)
+        if port is not None and not 0 < port < 65536:
+            raise TargetError(f"{where}: port must be from 1 to 65535, got {port}")
+        texts = {key: _value(device, key, str, where) for key in device if key not in ("kind", "port")}
+        if not texts.get("address") or "\0" in "".join(texts.values()):
+            raise TargetError(f"{where}: the key 'address' must name the device, got {device.get('address')!r}")
+        return kind, SshAddress(port=port, **texts)
+    if kind == "adb":
+        serial = _value(device, "serial", (str, list), where, default=[])
+        serials = [serial] if isinstance(serial, str) else serial
+        if not all(isinstance(one, str) and one for one in serials):
+            raise TargetError(f"{where}: serial must be one or several in quotes, got {serial!r}")
+        folder = _value(device, "folder", str, where, default=AdbAddress.folder)
+        return kind, AdbAddress(serial=tuple(serials), folder=folder)
+    return kind, None
 
 
 def _settings(runtime: Mapping[str, Any], precision: str, where: str) -> RuntimeSettings:

@@ -43,7 +43,10 @@ def test_a_file_says_everything(tmp_path: Path):
         (HOST + "runtime: {thread: 1}\n", "runtime: unknown key 'thread' (did you mean 'threads'?)"),
         ("device: {kind: host}\n", "the key 'name' is missing"),
         ("name: [1]\ndevice: {kind: host}\n", "name must be str, got [1]"),
-        ("name: a\ndevice: {kind: hots}\n", "kind must be one of host, none, got 'hots' (did you mean 'host'?)"),
+        (
+            "name: a\ndevice: {kind: hots}\n",
+            "kind must be one of host, none, ssh, adb, got 'hots' (did you mean 'host'?)",
+        ),
         ("name: a\ndevice: host\n", "device: must be a mapping"),
         (HOST + "runtime: {threads: '1'}\n", "runtime: threads must be int, got '1'"),
         (HOST + "runtime: {threads: true}\n", "runtime: threads must be int, got True"),

@@ -1,0 +1,206 @@
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from latency.address import SshAddress
+from latency.device import Device
+from latency.errors import DeviceError, DeviceUnreachable
+from latency.settings import Effort
+from latency.ssh import SshShell, ssh_device
+from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
+from tests.latency.models import small_model
+from tests.latency.sshd import Sshd, open_sshd
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_locks(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory) -> Iterator[Sshd]:
+    started = open_sshd(tmp_path_factory.mktemp("sshd"))
+    yield started
+    started.cut()
+
+
+class TestSsh(DeviceConformance):
+    @pytest.fixture
+    def device(self, server) -> Device:
+        return ssh_device("board", server.address)
+
+
+def test_arguments_arrive_as_they_are(server):
+    shell = SshShell(server.address)
+    odd = ["a b", "$HOME", "'", '"', "`id`", "*", "", "ä\n", "-n", "; exit 3"]
+    done = shell.run(["sh", "-c", 'printf "%s|" "$@"', "sh", *odd])
+    assert (done.code, done.stdout.decode()) == (0, "|".join(odd) + "|")
+
+
+def test_files_travel_both_ways(server):
+    shell = SshShell(server.address)
+    path = str(server.jobs / "it's a file")
+    content = bytes(range(256)) * 1000
+    shell.push(content, path)
+    assert shell.pull(path) == content
+    with pytest.raises(DeviceError, match="cannot be read there"):
+        shell.pull(path + "2")
+
+
+def test_nothing_is_left_behind(server):
+    device = ssh_device("board", server.address)
+    device.measure([small_model()], settings=SETTINGS, effort=QUICK)
+    with pytest.raises(DeviceError):
+        device.optimize(b"no model", settings=SETTINGS)
+    assert not list(server.jobs.glob("pocketnas-job-*"))
+
+
+def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
+    device = ssh_device("board", server.address)
+    seen = []
+
+    def cut_once(index, part):
+        seen.append(part)
+        if len(seen) == 3:
+            server.cut()
+            threading.Timer(0.5, server.start).start()
+
+    effort = Effort(processes=1, slices=8, tolerance=1.0, limit_s=2.0)
+    [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=cut_once)
+    assert timing.slices == tuple(seen)
+    assert len(timing.slices) >= 3 + effort.slices - 1
+    assert len({part.process for part in timing.slices}) >= 2
+
+
+def test_a_device_that_stays_away_is_given_up(server):
+    device = ssh_device("board", server.address)
+    device._waits_s = (0.01, 0.01)
+    device.describe()
+    server.cut()
+    try:
+        with pytest.raises(DeviceUnreachable, match=r"Connection refused.*given up after 3 attempts"):
+            device.optimize(small_model(), settings=SETTINGS)
+        with pytest.raises(DeviceUnreachable) as again:
+            device.optimize(small_model(), settings=SETTINGS)
+        assert "attempts" not in str(again.value)
+    finally:
+        server.start()
+    assert device.optimize(small_model(), settings=SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"python": "/nowhere/python"}, "needs python3 with numpy and onnxruntime, but '/nowhere/python' is not found"),
+        ({"folder": "/proc"}, "cannot be opened"),
+        ({"key": "/nowhere/key"}, "`device: key` must name a file, got /nowhere/key"),
+        ({"address": "-oProxyCommand=touch /tmp/x"}, "hostname contains invalid characters"),
+        ({"address": "no.such.host.invalid"}, "Could not resolve hostname"),
+        ({"port": 1}, "Connection refused"),
+    ],
+)
+def test_bad_addresses_are_one_line_at_once(server, changes, message):
+    with pytest.raises(DeviceError) as caught:
+        ssh_device("board", replace(server.address, **changes)).describe()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_without_the_runtime_says_how_to_install_it(server, tmp_path):
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec "{server.address.python}" -S "$@"\n')
+    bare.chmod(0o755)
+    with pytest.raises(DeviceError, match=r"has no onnxruntime: run `.* -m pip install numpy onnxruntime` there"):
+        ssh_device("board", replace(server.address, python=str(bare))).describe()
+
+
+def test_a_key_that_is_not_accepted(server, tmp_path):
+    server.make_key("other_key")
+    config = tmp_path / "config"
+    config.write_text(server.config.read_text().replace("user_key", "other_key"))
+    with pytest.raises(DeviceError, match=r"refuses the keys it was offered.*ssh-copy-id"):
+        ssh_device("board", replace(server.address, config=str(config))).describe()
+
+
+def test_host_keys_are_verified(server):
+    public = (server.folder / "host_key.pub").read_text()
+    try:
+        server.know("")
+        with pytest.raises(DeviceError, match=r"host key must be known, and is not yet: run `ssh .* board` once"):
+            ssh_device("board", server.address).describe()
+        server.make_key("other_key")
+        server.know((server.folder / "other_key.pub").read_text())
+        with pytest.raises(DeviceError, match=r"must be the one it had before.*ssh-keygen -R"):
+            ssh_device("board", server.address).describe()
+    finally:
+        server.know(public)
+
+
+def test_machines_take_turns_on_one_device(server, tmp_path):
+    """Two processes that share no lock of their own, as on two machines: their slices do not mix."""
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_measure, args=(server.address, str(log), str(tmp_path / f"run{one}")))
+        for one in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    order = log.read_text().split()
+    assert len(set(order)) == 2
+    assert sum(before != after for before, after in pairwise(order)) == 1
+
+
+def _measure(address: SshAddress, log: str, runtime: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+
+        def note(index, part):
+            with Path(log).open("a") as file:
+                file.write(f"{runtime}\n")
+
+        effort = Effort(processes=2, slices=8, tolerance=1.0, limit_s=2.0)
+        ssh_device("board", address).measure([small_model()], settings=SETTINGS, effort=effort, on_slice=note)
+
+
+def test_the_waiting_one_hears_who_has_it_and_gets_it_when_the_holder_dies(server, tmp_path, monkeypatch):
+    context = multiprocessing.get_context("spawn")
+    reserved = context.Event()
+    other = context.Process(target=_reserve, args=(server.address, str(tmp_path / "other"), reserved))
+    other.start()
+    assert reserved.wait(60)
+    heard = []
+
+    def on_wait(who):
+        heard.append(who)
+        other.kill()
+
+    device = ssh_device("board", server.address)
+    begin = time.monotonic()
+    with device.reserve("searching", on_wait=on_wait):
+        assert device.optimize(small_model(), settings=SETTINGS)
+    assert len(heard) == 1
+    assert f"process {other.pid}, profiling" in heard[0]
+    assert time.monotonic() - begin < 30  # long before the holder's silence would free it
+    other.join()
+
+
+def _reserve(address, runtime, reserved) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        device = ssh_device("board", address)
+        with device.reserve("profiling"):
+            device.optimize(small_model(), settings=SETTINGS)
+            reserved.set()
+            time.sleep(600)
