@@ -128,11 +128,15 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint; nothing in the file is executed, whatever it holds.
+    """Read a checkpoint, or a compressed network; nothing in the file is executed, whatever it holds.
 
     Raises:
         CheckpointError: there is no such file, or it is damaged, hostile, of another format, or contradicts itself.
     """
+    from nas.compression import container  # which needs what is here
+
+    if container.is_compressed(path):
+        return container.load_compressed(path)
     content = unpack(path, what="checkpoint")
     if content.get("format") != FORMAT and "format" in content:
         raise CheckpointError(

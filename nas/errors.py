@@ -1,4 +1,4 @@
-"""The errors of data, training, studies, checkpoints, exports and reports.
+"""The errors of data, training, studies, checkpoints, compression, exports and reports.
 
 NasError
 ├── DataError          images or labels cannot be used as they are
@@ -7,6 +7,7 @@ NasError
 ├── CheckpointError    a checkpoint is damaged, hostile, or of another format
 ├── StudyError         a study cannot be made, joined or resumed
 ├── BudgetError        no network of the space meets the budget
+├── CompressionError   a network cannot be compressed as asked
 ├── ExportError        an exported file would not do what the checkpoint does
 └── ReportError        a run cannot be reported on
 """
@@ -36,6 +37,10 @@ class StudyError(NasError):
 
 class BudgetError(NasError):
     """No network of the space meets the budget."""
+
+
+class CompressionError(NasError):
+    """A network cannot be compressed as asked."""
 
 
 class ExportError(NasError):

@@ -1,0 +1,250 @@
+"""The whole of Deep Compression: scan, prune and retrain in rounds, share and fine-tune, write the file.
+
+Every stage leaves a checkpoint in the run's folder, so a killed run goes on from there. Networks learn from the training split,
+densities are chosen by the validation split, and the test split is looked at at the end.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.compression.container import SUFFIX, TensorSize, load_compressed, save_compressed
+from nas.compression.magnitude import LEVELS, Layer, Pruned, choose_densities, layers, mask, masks
+from nas.compression.sharing import BITS, Shared, share
+from nas.data import Data, Split
+from nas.errors import CompressionError
+from nas.evaluation import evaluate
+from nas.recipe import Recipe
+from nas.run import Run
+from nas.training import Constraint, train
+
+SCANNED_IMAGES = 2000  # of the validation split, for the sensitivity scan
+
+
+class Events(Protocol):
+    """What a compression tells whoever watches."""
+
+    def note(self, message: str) -> None: ...
+    def progress(self, what: str, done: int, total: int | None) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What may be chosen about a compression.
+
+    Attributes:
+        density: share of the weights that stays, in (0, 1]; divided among the layers by the scan.
+        layer_densities: layers that are to have a density of their own, by the tensor's name without ``.weight``.
+        rounds: of pruning and retraining, each keeping the same share of what was left.
+        conv_bits: of a shared weight of a convolution, 1 to 8.
+        linear_bits: of a linear layer.
+        retrain: recipe after each round.
+        tune: recipe of the codebooks.
+        seed: everything random follows from it.
+    """
+
+    density: float = 0.33
+    layer_densities: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    rounds: int = 3
+    conv_bits: int = 6
+    linear_bits: int = 5
+    retrain: Recipe
+    tune: Recipe
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for option, value in (("--density", self.density), *self.layer_densities.items()):
+            if not 0 < value <= 1:
+                raise CompressionError(f"{option} must be in (0, 1], got {value:g}")
+        for option, bits in (("--conv-bits", self.conv_bits), ("--linear-bits", self.linear_bits)):
+            if bits not in BITS:
+                raise CompressionError(f"{option} must be from {BITS.start} to {BITS.stop - 1}, got {bits}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compressed:
+    """A network that was compressed.
+
+    Attributes:
+        path: of its file.
+        bytes: the file takes.
+        dense_bytes: its tensors took as they were.
+        other_bytes: of the file, header and digest.
+        sizes: what each tensor takes.
+        densities: share of each pruned layer's weights that stayed.
+        accuracy_before: on the test split, of the start.
+        accuracy_pruned: after pruning and retraining.
+        accuracy_after: of what the file holds.
+    """
+
+    path: Path
+    bytes: int
+    dense_bytes: int
+    other_bytes: int
+    sizes: tuple[TensorSize, ...]
+    densities: Mapping[str, float]
+    accuracy_before: float
+    accuracy_pruned: float
+    accuracy_after: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller."""
+        return self.dense_bytes / self.bytes
+
+
+def compress(
+    run: Run, start: Checkpoint, data: Data, *, settings: Settings, events: Events, path: Path | None = None
+) -> Compressed:
+    """Prune, share, code; judged on the test split.
+
+    Args:
+        run: the folder everything goes to.
+        start: a trained network.
+        data: normalised as for its training.
+        settings: what may be chosen.
+        events: who watches.
+        path: of the file; None: in the run's folder.
+
+    Raises:
+        CompressionError: no layer is worth it, or a named one is not there.
+    """
+    stages = _Stages(run, data, settings, events)
+    found = layers(start)
+    if not found:
+        raise CompressionError("a network with a layer of at least 256 weights is needed: there is nothing to compress")
+    densities = stages.densities(start, found)
+    pruned = stages.pruned(start, densities)
+    shared = stages.shared(pruned, found)
+    judged = {
+        name: evaluate(one.network(), data.test, data).accuracy
+        for name, one in (("before", start), ("pruned", pruned), ("after", shared))
+    }
+    told = {**shared.metrics, "test_accuracy": judged["after"]}
+    path = path or run.file(f"network{SUFFIX}")
+    sizes = save_compressed(path, dataclasses.replace(shared, metrics=told))
+    written = path.stat().st_size
+    restored = load_compressed(path)
+    return Compressed(
+        path=path,
+        bytes=written,
+        dense_bytes=sum(size.dense_bytes for size in sizes),
+        other_bytes=written - sum(size.bytes for size in sizes),
+        sizes=sizes,
+        densities={name: float((restored.state[name] != 0).float().mean()) for name in densities},
+        accuracy_before=judged["before"],
+        accuracy_pruned=judged["pruned"],
+        accuracy_after=judged["after"],
+    )
+
+
+@dataclass(frozen=True)
+class _Stages:
+    run: Run
+    data: Data
+    settings: Settings
+    events: Events
+
+    def densities(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, float]:
+        """The share of each layer's weights that stays, chosen once for the run."""
+        asked = {f"{name}.weight": density for name, density in self.settings.layer_densities.items()}
+        unknown = sorted(asked.keys() - {layer.name for layer in found})
+        if unknown:
+            known = ", ".join(layer.name.removesuffix(".weight") for layer in found)
+            raise CompressionError(
+                f"a layer of the network is needed, got {unknown[0].removesuffix('.weight')!r}; known: {known}"
+            )
+        free = tuple(layer for layer in found if layer.name not in asked)
+        if not free:
+            return asked
+
+        def choose() -> dict[str, float]:
+            left = self.settings.density * sum(layer.weights for layer in found)
+            left -= sum(asked[layer.name] * layer.weights for layer in found if layer.name in asked)
+            share_left = left / sum(layer.weights for layer in free)
+            if not 0 < share_left <= 1:
+                raise CompressionError(
+                    f"--density {self.settings.density:g} cannot be met: the layers that were given one of their own leave "
+                    f"{share_left:.2g} for the others"
+                )
+            return choose_densities(free, self._drops(start, free), share_left)
+
+        chosen: dict[str, float] = self.run.once("densities", choose)
+        return {**chosen, **asked}
+
+    def pruned(self, start: Checkpoint, densities: Mapping[str, float]) -> Checkpoint:
+        """The network after all rounds."""
+        network = start
+        for number in range(1, self.settings.rounds + 1):
+            network = self._trained(
+                f"pruned-{number}",
+                network,
+                lambda before, number=number: Pruned(  # type: ignore[misc]
+                    masks(before, {name: one ** (number / self.settings.rounds) for name, one in densities.items()})
+                ),
+                self.settings.retrain,
+                what=f"retraining, round {number} of {self.settings.rounds}",
+            )
+        return network
+
+    def shared(self, pruned: Checkpoint, found: tuple[Layer, ...]) -> Checkpoint:
+        """The network with shared weights, its codebooks fine-tuned."""
+        bits = {"conv_bits": self.settings.conv_bits, "linear_bits": self.settings.linear_bits}
+        return self._trained(
+            "shared", pruned, lambda before: share(before, found, **bits), self.settings.tune, what="tuning codebooks"
+        )
+
+    def _trained(
+        self,
+        name: str,
+        before: Checkpoint,
+        constrain: Callable[[Checkpoint], Pruned | Shared],
+        recipe: Recipe,
+        *,
+        what: str,
+    ) -> Checkpoint:
+        """A stage's network: trained under a constraint, once for the run."""
+        path = self.run.file(f"{name}.pt")
+        if path.exists():
+            return load_checkpoint(path)
+        constraint: Constraint = constrain(before)
+        state_file = path.with_suffix(".state")
+        result = train(
+            before,
+            self.data,
+            recipe,
+            seed=self.settings.seed,
+            state_file=state_file,
+            constraint=constraint,
+            on_progress=lambda said, done, total: self.events.progress(f"{what}: {said}", done, total),
+        )
+        save_checkpoint(path, result.checkpoint)
+        state_file.unlink(missing_ok=True)
+        self.events.note(f"{what}: validation accuracy {result.accuracy:.2%}")
+        return result.checkpoint
+
+    def _drops(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, dict[float, float]]:
+        """Accuracy lost on some validation images when one layer alone is pruned, by layer and density."""
+        images = self.data.validation
+        few = Split(images.images[:SCANNED_IMAGES], images.labels[:SCANNED_IMAGES])
+        network = start.network()
+        parameters = dict(network.named_parameters())
+        base = evaluate(network, few, self.data).accuracy
+        drops: dict[str, dict[float, float]] = {}
+        for index, layer in enumerate(found):
+            self.events.progress("looking how much each layer can spare", index, len(found))
+            weights = parameters[layer.name]
+            kept = weights.detach().clone()
+            drops[layer.name] = {1.0: 0.0}
+            for level in LEVELS[1:]:
+                with torch.no_grad():
+                    weights.copy_(kept * mask(kept, level))
+                drops[layer.name][level] = base - evaluate(network, few, self.data).accuracy
+            with torch.no_grad():
+                weights.copy_(kept)
+        return drops

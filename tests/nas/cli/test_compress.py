@@ -1,0 +1,39 @@
+"""`nas compress` on the command line: the contract's keys, exact files, resuming, one line for what is wrong."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nas.cli.test_train import Shell, nas  # noqa: F401  (a fixture)
+
+QUICK = ("--epochs", 0.3, "--rounds", 1, "--density", 0.5)
+
+
+@pytest.fixture
+def trained(nas: Shell) -> Iterator[Path]:  # noqa: F811
+    nas.json("train", "small.json", "--data", "digits", "--epochs", 1, "--threads", 1, "--out", "run")
+    yield Path("run/network.pt")
+
+
+def test_compressed_networks_are_read_like_checkpoints(nas: Shell, trained: Path) -> None:  # noqa: F811
+    report = nas.json("compress", trained, "--data", "digits", *QUICK, "-o", "small.nasz", "--out", "squeezed")
+    assert {"path", "bytes", "dense_bytes", "ratio", "accuracy_before", "accuracy_after"} <= report.keys()
+    assert report["bytes"] == Path("small.nasz").stat().st_size
+    in_tensors = sum(tensor["bytes"] for tensor in report["tensors"])
+    assert report["bytes"] == in_tensors + report["other_bytes"]
+    assert report["accuracy_before"] == nas.json("evaluate", trained, "--data", "digits")["accuracy"]
+    assert report["accuracy_after"] == nas.json("evaluate", "small.nasz", "--data", "digits")["accuracy"]
+    before = Path("small.nasz").read_bytes()
+    again = nas.json("compress", trained, "--data", "digits", *QUICK, "-o", "small.nasz", "--out", "squeezed")
+    assert again == report
+    assert Path("small.nasz").read_bytes() == before
+
+
+def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:  # noqa: F811
+    assert "--density" in nas.error("compress", trained, "--density", 0)
+    assert "--conv-bits" in nas.error("compress", trained, "--conv-bits", 12)
+    assert "NAME=DENSITY" in nas.error("compress", trained, "--layer-density", "head")
+    assert "known:" in nas.error("compress", trained, "--layer-density", "nowhere=0.5", "--out", "other")
+    Path("cut.nasz").write_bytes(b"NASZ")
+    assert "cut short" in nas.error("evaluate", "cut.nasz")
