@@ -4,15 +4,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/search
 
-.PHONY: search test test-all check setup clean
+# Servers and programs that tests start: name of the program, a colon, Debian's package. Tests skip visibly where they are missing.
+PROGRAMS := sshd:openssh-server ssh:openssh-client adb:adb chromium:chromium psql:postgresql
+
+.PHONY: search test test-all check docs setup programs clean
 
 search: $(VENV)/.installed
 	$(BIN)/nas search --target host --data digits --trials 16 --rungs 1000,3000 --epochs 4 --out $(OUT)
 
-test: $(VENV)/.installed
+test: $(VENV)/.installed programs
 	$(BIN)/python -m pytest -m "not slow" -n auto
 
-test-all: $(VENV)/.installed
+test-all: $(VENV)/.installed programs
 	$(BIN)/python -m pytest -n auto
 
 check: $(VENV)/.installed
@@ -20,6 +23,22 @@ check: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/pdoc -d google --no-show-source -o build/api searchspace latency nas
+	@echo "API documentation: build/api/index.html"
+
+# What is missing of PROGRAMS, where this is Debian and one may install.
+programs:
+	@missing=; for program in $(PROGRAMS); do \
+	  PATH="$$PATH:/usr/sbin" command -v $${program%%:*} >/dev/null || missing="$$missing $${program##*:}"; \
+	done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing$$missing for tests"; \
+	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $$missing; } >/dev/null 2>&1 \
+	    || echo "could not: tests that need them are skipped"; \
+	fi
 
 setup: $(VENV)/.installed
 
