@@ -11,7 +11,7 @@ import numpy as np
 
 from latency.choosing import Queue
 from latency.device import Device
-from latency.errors import ModelError
+from latency.errors import DeviceUnreachable, ModelError
 from latency.features import measured_as, quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
@@ -22,6 +22,7 @@ from latency.settings import Effort
 from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
+from latency.timing import Slice, Timing
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
 from searchspace.files import write_atomically
@@ -196,7 +197,17 @@ def _measure(
             f"ONNX Runtime {provenance.runtime} executes other kernels on {target.name!r} than the rules of the latency model "
             f"say, so it cannot be fitted: {'; '.join(found[:3])}"
         )
-    timings = device.measure(models, settings=target.settings, effort=effort)
+    taken: list[list[Slice]] = [[] for _ in job]
+    try:
+        timings = device.measure(
+            models, settings=target.settings, effort=effort, on_slice=lambda index, part: taken[index].append(part)
+        )
+    except DeviceUnreachable:
+        for architecture, slices in zip(job, taken, strict=True):
+            timing = Timing(tuple(slices), effort.tolerance)
+            if len(slices) >= effort.slices * effort.processes and timing.stable:  # it was finished
+                yield Measurement(architecture, timing)
+        raise
     for architecture, timing in zip(job, timings, strict=True):
         yield Measurement(architecture, timing)
 

@@ -39,16 +39,18 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
     folder = folder or models_folder()
     found = sorted(folder.glob(f"{target.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     if not found:
-        raise ModelError(f"target {target.name!r} has no latency model yet: run `nas profile --target {target.name}`")
+        raise ModelError(
+            f"target {target.name!r} has no latency model yet: run `nas profile --target {target.option or target.name}`"
+        )
     refused: ModelError | None = None
     for path in found:
         model = LatencyModel.load(path)
         try:
-            require_equal(target.name, target.settings.as_json(), model.settings.as_json())
+            require_equal(target.option or target.name, target.settings.as_json(), model.settings.as_json())
             if target.device == "host":
                 cpu, _ = runner.cpu_facts()
                 here = {"cpu": cpu, "runtime": version("onnxruntime")}
-                require_equal(target.name, here, model.provenance.key)
+                require_equal(target.option or target.name, here, model.provenance.key)
         except ModelError as error:
             refused = refused or error
         else:

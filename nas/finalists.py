@@ -43,7 +43,8 @@ class Finalist:
         onnx: where its exported model lies: the one that was measured.
         accuracy: on the validation split, after full training, in [0, 1].
         loss: mean cross-entropy there, nats.
-        measured: its time on the device; None where there is no device.
+        measured: its time on the device; None where there is no device, or it gave no answer.
+        unmeasured: why it has no measured time, in one line; None if it has.
     """
 
     tried: Tried
@@ -52,6 +53,7 @@ class Finalist:
     accuracy: float
     loss: float
     measured: Timing | None
+    unmeasured: str | None = None
 
     @property
     def latency_ms(self) -> float:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from latency.errors import ModelError, UnmeasuredKernel
+from latency.errors import DeviceUnreachable, ModelError, UnmeasuredKernel
 from latency.features import measured_as
 from latency.model import LatencyModel
 from latency.planning import kernels
@@ -92,6 +92,7 @@ def model_for(
     except ModelError as reason:
         note(f"{reason}; it is profiled now")
     else:
+        _hold_to_device(model, target, note)
         if knows(model, space):
             return model
         before = len(model.measurements)
@@ -100,3 +101,17 @@ def model_for(
     block = device.describe().nchwc_block
     architectures = space_architectures(space, nchwc_block=block, precision=target.settings.precision)
     return profile_target(target, architectures, networks=before + NETWORKS, device=device, on_progress=on_progress)
+
+
+def _hold_to_device(model: LatencyModel, target: Target, note: Callable[[str], None]) -> None:
+    """Checks that a remote device still is what the model was made for, if it answers; if not, the model is all there is.
+
+    Raises:
+        ModelError: it is another one, or its runtime is.
+    """
+    if target.address is None:
+        return
+    try:
+        model.require(target.open().describe(), target.settings)
+    except DeviceUnreachable as error:
+        note(f"{error}: the search goes on with the latency model of {target.name!r}")

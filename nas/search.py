@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from latency.device import Device
-from latency.errors import UnmeasuredKernel
+from latency.errors import DeviceUnreachable, UnmeasuredKernel
 from latency.settings import RuntimeSettings
 from latency.timing import Timing
 from nas.candidates import CandidateTrainer
@@ -237,10 +237,17 @@ class _Ending:
             exported.append((candidate, path, onnx, checkpoint.metrics))
         models = [onnx.read_bytes() for _, _, onnx, _ in exported]
         timings: Sequence[Timing | None] = [None] * len(models)
-        if self.device is not None:
-            timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
+        reason = None
+        if self.device is None:
+            reason = "there is no device: its latency is known from published figures only"
+        else:
+            try:
+                timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
+            except DeviceUnreachable as error:  # what was trained is worth more than the time it takes
+                reason = str(error)
+                self.events.note(f"{error}: finalists go by their predictions; the same command measures them later")
         return [
-            Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing)
+            Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing, reason)
             for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)
         ]
 

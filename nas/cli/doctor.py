@@ -1,5 +1,6 @@
 """`nas doctor`: what is installed, which extras, which targets are ready; and `nas --version`."""
 
+import dataclasses
 import importlib
 import importlib.metadata
 import os
@@ -96,25 +97,10 @@ def _machine() -> dict[str, Any]:
 
 def _targets() -> list[dict[str, Any]]:
     """Every shipped target, and whether its latency model can be used."""
-    from latency.errors import LatencyError
-    from latency.published.model import PublishedModel
-    from latency.store import load_predictor
+    from latency.readiness import readiness
     from latency.target import known_targets, load_target
 
-    rows = []
-    for target in map(load_target, known_targets()):
-        try:
-            model = load_predictor(target)
-            known = (
-                model.remark
-                if isinstance(model, PublishedModel)
-                else f"latency model of {len(model.measurements)} networks"
-            )
-            ready, reason = True, known
-        except LatencyError as error:
-            ready, reason = False, str(error)
-        rows.append({"name": target.name, "basis": target.basis, "ready": ready, "reason": reason})
-    return rows
+    return [dataclasses.asdict(readiness(load_target(name))) for name in known_targets()]
 
 
 def _show(found: dict[str, Any]) -> None:

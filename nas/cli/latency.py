@@ -1,6 +1,7 @@
 """`nas targets`, `nas profile` and `nas predict`: what is known of devices, and finding out more."""
 
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,25 +29,15 @@ def targets(
 
     Example: [bold]nas targets[/]
     """
-    from latency.errors import LatencyError
-    from latency.published.model import PublishedModel
-    from latency.store import load_predictor
+    from latency.readiness import readiness
     from latency.target import known_targets, load_target
 
-    rows = []
-    for target in [load_target(name)] if name else [load_target(known) for known in known_targets()]:
-        try:
-            model = load_predictor(target)
-            held_out = model.held_out
-            reason = (
-                model.remark
-                if isinstance(model, PublishedModel)
-                else f"latency model of {len(model.measurements)} networks, {held_out.within_10:.0%} within ±10 % held out"
-            )
-            ready = True
-        except LatencyError as error:
-            ready, reason = False, str(error)
-        rows.append({"name": target.name, "basis": target.basis, "ready": ready, "reason": reason})
+    wanted = [load_target(name)] if name else [load_target(known) for known in known_targets()]
+    rows: list[dict[str, Any]] = []
+    with progress_bar("looking at targets") as bar:
+        for target in wanted:
+            bar(f"looking at {target.name}", len(rows), len(wanted))
+            rows.append(asdict(readiness(target)))
     if json:
         show_json({"targets": rows})
         return

@@ -204,6 +204,7 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
         "high_ms": finalist.tried.high_ms,
         "measured_ms": None if measured is None else measured.low_ms,
         "stable": None if measured is None else measured.stable,
+        "unmeasured": finalist.unmeasured,
         "within_budget": finalist.latency_ms <= budget_ms,
         "params": graph.params,
         "macs": graph.macs,

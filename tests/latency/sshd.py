@@ -25,7 +25,7 @@ class Sshd:
         self.folder = folder
         self.config = folder / "ssh_config"
         self.jobs = folder / "jobs with spaces"
-        self.jobs.mkdir()
+        self.jobs.mkdir(exist_ok=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from latency.errors import DeviceError, ModelError
+from latency.errors import DeviceError, DeviceUnreachable, ModelError
 from latency.fake import FakeDevice
 from latency.features import measured_as
 from latency.model import LatencyModel
@@ -54,6 +54,30 @@ def test_an_interrupted_profile_is_continued(tmp_path):
     assert device.measured == 40 - 2 * JOB
     assert len(model.measurements) == 40
     assert model == profile(tmp_path / "at-once", CountingDevice(), 40)
+
+
+class LeavingDevice(FakeDevice):
+    """Goes away in the middle of a job, when all but one of its networks have all of their slices."""
+
+    def measure(self, models, *, on_slice=None, **options):
+        def pass_on(index, part):
+            if index == len(models) - 1:
+                raise DeviceUnreachable("fake: the connection broke")
+            on_slice(index, part)
+
+        return super().measure(models, on_slice=pass_on, **options)
+
+
+def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
+    with pytest.raises(DeviceUnreachable):
+        profile(tmp_path, LeavingDevice(), 40)
+    [log] = tmp_path.glob("*.jsonl")
+    kept = list(read_measurements(log))
+    assert len(kept) == JOB - 1
+    assert all(one.trusted for one in kept)
+    device = CountingDevice()
+    assert list(profile(tmp_path, device, 40).measurements[: len(kept)]) == kept
+    assert device.measured == 40 - len(kept)
 
 
 def test_more_networks_later_add_to_those_there_are(tmp_path):

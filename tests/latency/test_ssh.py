@@ -2,6 +2,7 @@ import multiprocessing
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,12 @@ import pytest
 
 from latency.address import SshAddress
 from latency.device import Device
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnreachable, ModelError
+from latency.profiling import profile_target, read_measurements
+from latency.samples import varied_architectures
 from latency.settings import Effort
 from latency.ssh import SshShell, ssh_device
+from latency.target import load_target
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model
 from tests.latency.sshd import Sshd, open_sshd
@@ -78,6 +82,37 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
     assert timing.slices == tuple(seen)
     assert len(timing.slices) >= 3 + effort.slices - 1
     assert len({part.process for part in timing.slices}) >= 2
+
+
+def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path):
+    target = load_target(server.target_file(tmp_path / "board.yaml"))
+
+    def profile(device, networks, on_progress=None):
+        return profile_target(
+            target,
+            varied_architectures(3),
+            networks=networks,
+            device=device,
+            effort=QUICK,
+            folder=tmp_path,
+            on_progress=on_progress,
+        )
+
+    device = target.open()
+    device._waits_s = (0.01,)
+    try:
+        with pytest.raises(DeviceUnreachable, match=r"Connection refused.*given up after 2 attempts"):
+            profile(device, 16, on_progress=lambda state: server.cut())
+    finally:
+        server.start()
+    [log] = tmp_path.glob("board-*.jsonl")
+    kept = [one.architecture.fingerprint for one in read_measurements(log)]
+    assert len(kept) == 12
+    with suppress(ModelError):  # a machine with much else to do has too few stable measurements to fit
+        profile(device, 16)
+    measured = [one.architecture.fingerprint for one in read_measurements(log)]
+    assert measured[:12] == kept
+    assert len(set(measured)) == 16
 
 
 def test_a_device_that_stays_away_is_given_up(server):

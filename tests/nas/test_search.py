@@ -10,6 +10,8 @@ import onnxruntime
 import pytest
 import torch
 
+from latency.device import Device
+from latency.errors import DeviceUnreachable
 from latency.fake import FakeDevice
 from latency.settings import RuntimeSettings
 from nas.checkpoint import load_checkpoint
@@ -75,7 +77,11 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Data:
 
 
 def search(
-    folder: Path, data: Data, settings: SearchSettings = SETTINGS, events: Silence | None = None
+    folder: Path,
+    data: Data,
+    settings: SearchSettings = SETTINGS,
+    events: Silence | None = None,
+    device: Device | None = None,
 ) -> SearchResult:
     space = SPACE.adapt(channels=1, classes=10, resolution=data.resolution)
     threads = torch.get_num_threads()
@@ -86,7 +92,7 @@ def search(
                 space=space,
                 data={data.resolution: data},
                 target="fake",
-                device=FakeDevice(),
+                device=device or FakeDevice(),
                 runtime=RuntimeSettings(),
                 model=Model(),
                 settings=settings,
@@ -207,6 +213,30 @@ def test_without_a_device_the_front_goes_by_predictions(digits: Data, tmp_path: 
         assert finalist.measured is None
         assert finalist.latency_ms == finalist.tried.predicted_ms
         assert finalist.onnx.exists()
+
+
+class AwayDevice(FakeDevice):
+    """Gives no answer as long as it is away."""
+
+    away = True
+
+    def measure(self, models, **options):
+        if self.away:
+            raise DeviceUnreachable("board: Connection refused")
+        return super().measure(models, **options)
+
+
+def test_a_device_that_went_away_is_measured_on_when_it_is_back(digits: Data, tmp_path: Path) -> None:
+    device, heard = AwayDevice(), Silence()
+    settings = dataclasses.replace(SETTINGS, trials=2, finalists=2)
+    without = search(tmp_path, digits, settings, heard, device=device)
+    assert without.front
+    assert {(one.measured, one.unmeasured) for one in without.finalists} == {(None, "board: Connection refused")}
+    assert any("go by their predictions" in note for note in heard.notes)
+    device.away = False
+    again = search(tmp_path, digits, settings, device=device)
+    assert [one.accuracy for one in again.finalists] == [one.accuracy for one in without.finalists]
+    assert all(one.measured is not None and one.unmeasured is None for one in again.finalists)
 
 
 def test_other_data_in_the_same_run_is_refused(found: tuple[Path, SearchResult], digits: Data) -> None:

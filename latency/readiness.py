@@ -1,0 +1,52 @@
+"""Whether a target can be used right now: its device answers, and its latency is known. If not: why, and what mends it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency.errors import LatencyError
+from latency.published.model import PublishedModel
+from latency.store import load_predictor
+from latency.target import Basis, Target
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What is known of a target.
+
+    Attributes:
+        name: the target's.
+        basis: whether its latencies are measured on the device or fitted to published figures.
+        ready: whether its device answers, if it is another than this machine, and its latency model can be used.
+        reason: what there is, or what is missing with the command that mends it, in one line.
+    """
+
+    name: str
+    basis: Basis
+    ready: bool
+    reason: str
+
+
+def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
+    """Looks at a target's latency model and, where it is not this machine, asks its device.
+
+    Args:
+        target: which one.
+        folder: where models lie, if not in `latency.store.models_folder`.
+    """
+    found: list[str] = []
+    try:
+        provenance = None
+        if target.address is not None:
+            provenance = target.open().describe()
+            found.append(f"connected: {provenance.cpu}, ONNX Runtime {provenance.runtime}")
+        model = load_predictor(target, folder=folder)
+        if isinstance(model, PublishedModel):
+            found.append(model.remark)
+        else:
+            if provenance is not None:
+                model.require(provenance, target.settings)
+            networks, held_out = len(model.measurements), model.held_out
+            found.append(f"latency model of {networks} networks, {held_out.within_10:.0%} within ±10 % held out")
+    except LatencyError as error:
+        return Readiness(target.name, target.basis, False, "; ".join([*found, str(error)]))
+    return Readiness(target.name, target.basis, True, "; ".join(found))
