@@ -57,7 +57,9 @@ def run(case: Case, data: str, work: Path, seed: int) -> None:
         return
     work.mkdir(parents=True, exist_ok=True)
     common = ("--data", data, "--seed", str(seed))
-    trained = nas("train", str(HERE / f"{case.name}.json"), *common, *case.train, "--threads", "1", "--out", work / "train")
+    trained = nas(
+        "train", str(HERE / f"{case.name}.json"), *common, *case.train, "--threads", "1", "--out", work / "train"
+    )
     squeezed = nas("compress", trained["checkpoint"], *common, *case.compress, "--out", work / "compress")
     judged = nas("evaluate", squeezed["path"], "--data", data)
     assert judged["accuracy"] == squeezed["accuracy_after"]
