@@ -86,6 +86,26 @@ def open_run(path: Path, *, kind: str, request: Mapping[str, Any]) -> Iterator[R
         yield run
 
 
+def network_of(path: Path) -> Path:
+    """The checkpoint of a finished run's network: a search's best, or the one that was trained, trimmed or compressed.
+
+    Raises:
+        StudyError: the folder is no run, or its run has no such network (yet).
+    """
+    result = _read_json(path / "result.json") or {}
+    best = result.get("best")
+    told = best.get("checkpoint") if isinstance(best, dict) else result.get("checkpoint") or result.get("path")
+    if not isinstance(told, str):
+        raise StudyError(
+            f"{path}: a network is needed, got a folder; that of a run stands for its network once the run has ended with one"
+        )
+    named = Path(told)
+    for candidate in (path / named.parent.name / named.name, path / named.name):  # also where the run was moved since
+        if candidate.exists():
+            return candidate
+    return named
+
+
 def _match_or_write(run: Run) -> None:
     known = run.read_json("run.json")
     asked = {"format": FORMAT, "kind": run.kind, "request": dict(run.request)}

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @app.command()
 def compress(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt).")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.", callback=options.network)
+    ],
     data: options.Data = "digits",
     density: Annotated[float, typer.Option(help="Share of the weights that stays; divided among the layers.")] = 0.33,
     layer_density: Annotated[

@@ -21,8 +21,15 @@ TEXT_COLUMNS = ("input", "operator", "activation", "", "layer")
 
 @app.command()
 def show(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name of a reference, architecture file or checkpoint.")],
-    other: Annotated[str | None, typer.Argument(metavar="[ARCH2]", help="Show what differs in this one.")] = None,
+    arch: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARCH", help="Name of a reference, architecture file, checkpoint or run.", callback=options.network
+        ),
+    ],
+    other: Annotated[
+        str | None, typer.Argument(metavar="[ARCH2]", help="Show what differs in this one.", callback=options.network)
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="Every convolution and linear layer too.")] = False,
     width_multiplier: options.WidthMultiplier = 1.0,
     resolution: options.Resolution = None,

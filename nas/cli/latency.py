@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from nas.cli.console import app, progress_bar, show_json, stdout
-from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier
+from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier, networks
 from nas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -184,7 +184,10 @@ def counting(bar: "Bar", what: str) -> "Callable[[int, Slice], None]":
 
 @app.command()
 def predict(
-    architectures: Annotated[list[str], typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, or .jsonl.")],
+    architectures: Annotated[
+        list[str],
+        typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, runs, or .jsonl.", callback=networks),
+    ],
     target: Target = "host",
     explain: Annotated[bool, typer.Option("--explain", help="Milliseconds by block and by kernel.")] = False,
     width_multiplier: WidthMultiplier = 1.0,

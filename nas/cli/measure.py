@@ -8,7 +8,7 @@ from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.latency import counting
-from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier
+from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier, networks
 from nas.errors import ExportError
 
 if TYPE_CHECKING:
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 @app.command()
 def measure(
     networks: Annotated[
-        list[str], typer.Argument(metavar="ARCH|model.onnx…", help="Names, files, checkpoints or ONNX models.")
+        list[str],
+        typer.Argument(
+            metavar="ARCH|model.onnx…", help="Names, files, checkpoints, runs or ONNX models.", callback=networks
+        ),
     ],
     target: Target = "host",
     ops: Annotated[

@@ -1,8 +1,26 @@
 """Options that several commands share, so that they mean and say the same everywhere."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
+
+Given = TypeVar("Given", str, Path, str | None)
+
+
+def network(value: Given) -> Given:
+    """What a command was given for a network: the folder of a run stands for the run's network."""
+    if value is None or not Path(value).is_dir():
+        return value
+    from nas.run import network_of
+
+    return type(value)(network_of(Path(value)))
+
+
+def networks(values: list[str]) -> list[str]:
+    """The same for each of several."""
+    return [network(value) for value in values]
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]

@@ -1,5 +1,6 @@
 """Run folders: resumed by the same request only, one process at a time, damage is named."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.errors import StudyError
-from nas.run import open_run
+from nas.run import network_of, open_run
 
 REQUEST = {"data": "abc", "budget_ms": 2.0, "ladder": (1, 2)}
 
@@ -38,7 +39,7 @@ def test_another_request_or_kind_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
     code = f"""
 from pathlib import Path
-from nas.run import open_run
+from nas.run import network_of, open_run
 from nas.errors import StudyError
 try:
     with open_run(Path({str(tmp_path)!r}), kind="search", request={{}}):
@@ -71,3 +72,23 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(StudyError, match="a run needs a folder"), open_run(path, kind="search", request={}):
             pass
+
+
+def test_a_run_stands_for_its_network(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "finalists").mkdir(parents=True)
+    for result, name in (
+        ({"best": {"checkpoint": str(run / "finalists" / "a.pt")}}, "finalists/a.pt"),
+        ({"checkpoint": str(run / "network.pt")}, "network.pt"),
+        ({"path": str(run / "network.nasz")}, "network.nasz"),
+    ):
+        (run / name).write_text("")
+        (run / "result.json").write_text(json.dumps(result))
+        assert network_of(run) == run / name
+        moved = run.rename(tmp_path / "moved")
+        assert network_of(moved) == moved / name
+        run = moved.rename(run)
+    for result in ({"best": None}, {}):
+        (run / "result.json").write_text(json.dumps(result))
+        with pytest.raises(StudyError, match="once the run has ended with one"):
+            network_of(run)
