@@ -1,0 +1,87 @@
+"""The README's commands do what they say: every block of shell commands and of Python runs, in order, as a newcomer runs them.
+
+A block is run if its fence says `sh` or `python`. A comment before it says otherwise: ``<!-- slow -->`` for what takes minutes
+(run by `make test-all`), ``<!-- needs: … -->`` for what cannot run everywhere.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n+)?```(?P<language>sh|python)\n(?P<text>.*?)```", re.DOTALL)
+TIMEOUT_S = 1200
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of the README: its language, what the comment before it says, its text."""
+
+    language: str
+    mark: str
+    text: str
+
+    @property
+    def slow(self) -> bool:
+        return self.mark == "slow"
+
+    @property
+    def needs(self) -> str:
+        return self.mark.removeprefix("needs: ") if self.mark.startswith("needs: ") else ""
+
+
+def blocks() -> list[Block]:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return [Block(found["language"], found["mark"] or "", found["text"]) for found in BLOCK.finditer(text)]
+
+
+def photos(folder: Path) -> None:
+    """A folder of labelled images, one sub-folder a class."""
+    digits = load_digits()
+    for index, (pixels, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        path = folder / f"class-{label}" / f"{index:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * 15.9).astype("uint8")).resize((16, 16)).save(path)
+
+
+def run(block: Block, folder: Path) -> None:
+    environment = {
+        **os.environ,
+        "HOME": str(folder),
+        "XDG_DATA_HOME": str(folder / "data"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    command = [sys.executable, "-c", block.text] if block.language == "python" else ["bash", "-euc", block.text]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+
+
+def test_there_are_blocks_of_each_sort() -> None:
+    found = blocks()
+    assert {block.language for block in found} == {"sh", "python"}
+    assert any(block.slow for block in found)
+    assert all(block.mark in ("", "slow") or block.needs for block in found)
+
+
+def test_quick_blocks_run(tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    for block in blocks():
+        if not block.mark:
+            run(block, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_whole_tour_runs(tmp_path: Path) -> None:
+    photos(tmp_path / "photos")
+    for block in blocks():
+        if not block.needs:
+            run(block, tmp_path)
