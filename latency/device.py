@@ -162,7 +162,8 @@ class RunnerDevice(ABC):
                                 )
                 except DeviceUnreachable as error:  # the slices that arrived count
                     cut = error
-                if cut is None or all(taken[index] and taken[index][-1].process == process for index in pending):
+                fewest = min(sum(part.process == process for part in taken[index]) for index in pending)
+                if cut is None or fewest >= effort.slices:
                     passes, failures = passes + 1, 0
                 if cut is not None:
                     failures += 1

@@ -77,10 +77,12 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
             server.cut()
             threading.Timer(0.5, server.start).start()
 
-    effort = Effort(processes=1, slices=8, tolerance=1.0, limit_s=2.0)
+    effort = Effort(
+        processes=1, slices=100, tolerance=1.0, limit_s=20.0
+    )  # longer than what is on the way when it is cut
     [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=cut_once)
     assert timing.slices == tuple(seen)
-    assert len(timing.slices) >= 3 + effort.slices - 1
+    assert len(timing.slices) >= 3 + effort.slices
     assert len({part.process for part in timing.slices}) >= 2
 
 
