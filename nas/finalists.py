@@ -14,6 +14,7 @@ from nas.data import Data
 from nas.recipe import Recipe
 from nas.study import Tried
 from nas.training import train
+from nas.transfer import adapt
 
 MEASURING = Effort(processes=3, slices=10, limit_s=10.0)
 Progress = Callable[[str, int, int | None], None]
@@ -93,30 +94,30 @@ def ranked(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def train_finalist(
-    candidate: Tried,
     start: Path,
     *,
     data: Data,
     recipe: Recipe,
+    path: Path,
     seed: int,
     skip_images: int,
-    folder: Path,
+    device: str | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Train a candidate fully, from its brief weights; a run that was killed goes on, a finished one is not repeated.
 
     Returns:
-        Where its checkpoint lies.
+        `path`, where its checkpoint lies.
     """
-    path = folder / f"{candidate.architecture.fingerprint}.pt"
     if path.exists():
         return path
     state_file = path.with_suffix(".state")
     result = train(
-        load_checkpoint(start),
+        adapt(load_checkpoint(start), data),  # the last rung may have had another resolution
         data,
         recipe,
         seed=seed,
+        device=device,
         skip_images=skip_images,
         state_file=state_file,
         on_progress=on_progress,

@@ -5,56 +5,50 @@
 Every step leaves what it made in the run's folder, so the same request goes on from wherever the last one stopped.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from latency.device import Device
-from latency.errors import DeviceUnreachable, UnmeasuredKernel
+from latency.errors import DeviceUnreachable
 from latency.settings import RuntimeSettings
 from latency.timing import Timing
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
+from nas.claims import release, worker_name
 from nas.data import Data
 from nas.deployment import export_onnx, first_images
-from nas.errors import BudgetError
-from nas.fidelity import DEFAULT_LADDER, Fidelity, RankAgreement, rank_agreement
-from nas.finalists import Finalist, measure, pareto_front, ranked, train_finalist
-from nas.recipe import Recipe, load_recipe
+from nas.errors import BudgetError, StudyError
+from nas.faithfulness import RungFaithfulness, faithfulness
+from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
+from nas.final_training import FinalTraining
+from nas.finalists import Finalist, measure, pareto_front, ranked
+from nas.joining import Model, StudyWork, cautious, work
+from nas.recipe import load_recipe
 from nas.run import Run
 from nas.study import (
+    FAILED,
     INFEASIBLE,
-    Prediction,
-    Problem,
     Progress,
     Tried,
     completed,
     count_outcomes,
     open_study,
     prepare,
-    run_trials,
-    rung_agreement,
+    progress,
 )
 from nas.survey import Survey, survey
 from nas.threads import fastest_threads
+from nas.workers import default_processes, side_by_side
 from searchspace.architecture import Architecture
 from searchspace.sampling import FixedSuggest
 from searchspace.space import Space
 
 DEFAULT_BUDGET_SHARE = 0.5  # of the space fits the budget that is chosen where none is given
 FRONT_AT_LEAST = 3
-FINAL_EPOCHS = 20.0
-FINAL_IMAGES = 40_000
-
-
-class Model(Protocol):
-    """A latency model, as the search needs it."""
-
-    def predict(self, architecture: Architecture) -> Prediction: ...
 
 
 class Events(Protocol):
@@ -73,6 +67,9 @@ class SearchSettings:
         trials: candidates to train.
         finalists: candidates to train fully; more are added while the front has fewer than three networks.
         ladder: rungs of brief training.
+        score: what candidates are compared by after a rung.
+        warm_start: candidates begin with the weights of the most similar one that was trained before.
+        workers: processes that train side by side, one thread each; None: one per card, or where there is none one per core.
         final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
         storage: Optuna storage; None: a file in the run's folder.
         study: name of the study in it.
@@ -83,6 +80,9 @@ class SearchSettings:
     trials: int = 24
     finalists: int = 5
     ladder: tuple[Fidelity, ...] = DEFAULT_LADDER
+    score: Score = "accuracy"
+    warm_start: bool = False
+    workers: int | None = None
     final_epochs: float | None = None
     storage: str | None = None
     study: str = "search"
@@ -98,7 +98,7 @@ class SearchResult:
         outcomes: how trials ended, by name.
         front: fully trained networks that no other beats in accuracy at no more latency, fastest first.
         finalists: all fully trained networks, in the order of their training.
-        rungs: how alike each rung ranked the candidates as the next, the last one compared with full training.
+        rungs: how far the scores of each could be trusted.
         feasible_share: share of random networks of the space within the budget.
     """
 
@@ -106,7 +106,7 @@ class SearchResult:
     outcomes: dict[str, int]
     front: tuple[Finalist, ...]
     finalists: tuple[Finalist, ...]
-    rungs: tuple[RankAgreement, ...]
+    rungs: tuple[RungFaithfulness, ...]
     feasible_share: float
 
     @property
@@ -143,9 +143,9 @@ def run_search(
 
     Raises:
         BudgetError: no network of the space meets the budget.
-        StudyError: the study cannot be used, or the space is used up.
+        StudyError: the study cannot be used, the space is used up, or no candidate could be trained.
     """
-    predict = _cautious(model, events)
+    predict = cautious(model, events.note)
     surveyed = survey(space, lambda architecture: predict(architecture).ms, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
     trainer = CandidateTrainer(
@@ -154,30 +154,65 @@ def run_search(
         ladder=settings.ladder,
         folder=run.file("candidates"),
         seed=settings.seed,
+        score=settings.score,
+        warm_start=settings.warm_start,
     )
     identity = {
         "space": space.fingerprint,
         "data": [data[resolution].fingerprint for resolution in space.resolution],
         "target": target,
         "budget_ms": budget_ms,
-        "rungs": [fidelity.images for fidelity in settings.ladder],
+        "rungs": [str(fidelity) for fidelity in settings.ladder],
+        "score": settings.score,
+        "warm_start": settings.warm_start,
         "seed": settings.seed,
     }
     url = settings.storage or f"sqlite:///{run.file('study.db')}"
     study = open_study(url, settings.study, seed=settings.seed, identity=identity)
     prepare(study, surveyed, budget_ms=budget_ms, local=settings.storage is None)
+    workers = min(settings.workers or default_processes(), settings.trials)
     torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
-    problem = Problem(space, predict, budget_ms, trainer, len(settings.ladder))
-    run_trials(study, problem, trials=settings.trials, on_progress=lambda state: _tell(state, events))
-    ending = _Ending(run, data, trainer, device, runtime, settings, events)
-    finalists = ending.finalists(ranked(completed(study)))
-    full = rank_agreement([one.tried.accuracy for one in finalists], [one.accuracy for one in finalists])
+    task = StudyWork(
+        url=url,
+        name=settings.study,
+        identity=identity,
+        seed=settings.seed,
+        space=space,
+        model=model,
+        budget_ms=budget_ms,
+        trainer=trainer,
+        trials=settings.trials,
+    )
+    if workers == 1:
+        work(task, note=events.note, on_progress=lambda state: _tell(state, events))
+    elif progress(study, settings.trials).trained < settings.trials:
+        side_by_side(
+            task,
+            processes=workers,
+            on_look=lambda: _tell(progress(study, settings.trials), events),
+            on_death=lambda pid: release(study, worker_name(pid)),
+        )
+    tried = completed(study)
+    if not tried:
+        failed = count_outcomes(study)[FAILED]
+        raise StudyError(
+            f"some candidate must be trained to the last rung, but the loss of {failed} of {settings.trials} became infinite; "
+            "check the images and labels (`nas show` and the notes on the data), or try more --trials"
+        )
+    training = FinalTraining(trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs)
+    finalists = _Ending(training, data, device, runtime, settings, workers, events).finalists(ranked(tried))
+    rungs = faithfulness(
+        study, settings.ladder, {one.tried.architecture.fingerprint: one.accuracy for one in finalists}
+    )
+    for rung in rungs:
+        if rung.warning:
+            events.note(rung.warning)
     return SearchResult(
         budget_ms=budget_ms,
         outcomes=dict(count_outcomes(study)),
         front=tuple(pareto_front(finalists)),
         finalists=tuple(finalists),
-        rungs=(*rung_agreement(study, len(settings.ladder)), full),
+        rungs=rungs,
         feasible_share=surveyed.feasible_share(budget_ms),
     )
 
@@ -186,45 +221,44 @@ def run_search(
 class _Ending:
     """Full training and measuring of what the study found."""
 
-    run: Run
+    training: FinalTraining
     data: Mapping[int, Data]
-    trainer: CandidateTrainer
     device: Device | None
     runtime: RuntimeSettings
     settings: SearchSettings
+    workers: int
     events: Events
 
     def finalists(self, candidates: Sequence[Tried]) -> list[Finalist]:
         """The first of `candidates`, trained and measured; more of them while their front is too small."""
         count = min(self.settings.finalists, len(candidates))
         while True:
-            finalists = self._measured([self._trained(candidates, index, count) for index in range(count)])
+            self._train(candidates[:count])
+            finalists = self._measured([(one, self.training.path(one)) for one in candidates[:count]])
             enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.settings.finalists)
             if enough or count == min(2 * self.settings.finalists, len(candidates)):
                 return finalists
             count += 1
 
-    def _trained(self, candidates: Sequence[Tried], index: int, count: int) -> tuple[Tried, Path]:
-        candidate = candidates[index]
-        rungs = len(self.settings.ladder)
+    def _train(self, candidates: Sequence[Tried]) -> None:
+        missing = self.training.missing(candidates)
+        if min(self.workers, len(missing)) > 1:
+            side_by_side(
+                replace(self.training, candidates=tuple(missing)),
+                processes=min(self.workers, len(missing)),
+                on_look=lambda: self.events.progress(
+                    "training finalists side by side",
+                    len(missing) - len(self.training.missing(missing)),
+                    len(missing),
+                ),
+            )
+        for index, candidate in enumerate(candidates):
+            label = f"training finalist {index + 1} of {len(candidates)}"
 
-        def on_progress(what: str, done: int, total: int | None) -> None:
-            self.events.progress(f"training finalist {index + 1} of {count}: {what}", done, total)
+            def on_progress(what: str, done: int, total: int | None, label: str = label) -> None:
+                self.events.progress(f"{label}: {what}", done, total)
 
-        for rung in range(rungs):  # where the study outlived the run's folder, its candidates are trained once more
-            self.trainer(candidate.architecture, rung)
-        data = self.data[candidate.architecture.resolution]
-        path = train_finalist(
-            candidate,
-            self.trainer.checkpoint(candidate.architecture, rungs - 1),
-            data=data,
-            recipe=self._recipe(data),
-            seed=self.settings.seed,
-            skip_images=self.trainer.images_before(rungs),
-            folder=self.run.file("finalists"),
-            on_progress=on_progress,
-        )
-        return candidate, path
+            self.training.train(candidate, on_progress=on_progress)
 
     def _measured(self, trained: Sequence[tuple[Tried, Path]]) -> list[Finalist]:
         """Export every finalist and measure what was exported, all of them interleaved."""
@@ -251,14 +285,6 @@ class _Ending:
             for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)
         ]
 
-    def _recipe(self, data: Data) -> Recipe:
-        """The full recipe, at the length that was asked for or at one that a laptop can bear."""
-        recipe = load_recipe("full")
-        if self.settings.final_epochs is not None:
-            return dataclasses.replace(recipe, epochs=self.settings.final_epochs)
-        images = min(round(FINAL_EPOCHS * len(data.train)), FINAL_IMAGES)
-        return dataclasses.replace(recipe, epochs=None, images=images)
-
 
 def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) -> float:
     """The budget in milliseconds: the one asked for if it can be met, else one that is chosen once for the run."""
@@ -275,31 +301,6 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
     if share < 0.01:
         events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
-
-
-@dataclass(frozen=True)
-class _Unpredictable:
-    """Stands for the latency of a network with a kernel that was never measured: too slow for any budget."""
-
-    ms: float = 1e9
-    low_ms: float = 1e9
-    high_ms: float = 1e9
-
-
-def _cautious(model: Model, events: Events) -> Callable[[Architecture], Prediction]:
-    """The model's predictions; networks with a kernel that was never measured are left out, which is said once for each."""
-    told: set[str] = set()
-
-    def predict(architecture: Architecture) -> Prediction:
-        try:
-            return model.predict(architecture)
-        except UnmeasuredKernel as reason:
-            if str(reason) not in told:
-                told.add(str(reason))
-                events.note(f"networks are left out: {reason}")
-            return _Unpredictable()
-
-    return predict
 
 
 def _typical(space: Space, surveyed: Survey) -> Architecture:

@@ -23,7 +23,6 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.claims import claimed_before, in_flight, requeue, sign
 from nas.errors import Diverged, StudyError
-from nas.fidelity import RankAgreement, rank_agreement
 from nas.pruning import NoSlowerPruner
 from nas.survey import Survey
 from searchspace.architecture import Architecture
@@ -33,6 +32,7 @@ FORMAT = 1
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
 LOOK_EVERY_S = 0.2  # while others train what is still wanted
+SQLITE_PATIENCE_S = 60.0
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
 COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
     "complete",
@@ -177,6 +177,9 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
+        if url.startswith("sqlite:"):  # the processes of one machine wait for each other's writes
+            patient = {"connect_args": {"timeout": SQLITE_PATIENCE_S}}
+            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=patient))
         return optuna.storages.get_storage(url)
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
@@ -257,7 +260,7 @@ def count_outcomes(study: optuna.Study) -> Counter[str]:
 def completed(study: optuna.Study) -> list[Tried]:
     """The candidates that reached the last rung."""
     result = []
-    for trial in _judged(study):
+    for trial in judged(study):
         if trial.user_attrs[OUTCOME] == COMPLETE:
             candidate = trial.user_attrs[CANDIDATE]
             result.append(
@@ -271,16 +274,6 @@ def completed(study: optuna.Study) -> list[Tried]:
                 )
             )
     return result
-
-
-def rung_agreement(study: optuna.Study, rungs: int) -> list[RankAgreement]:
-    """For each rung but the last, how alike it ranks the candidates that climbed on to the next."""
-    curves = [[rung["value"] for rung in trial.user_attrs[RUNGS]] for trial in _judged(study)]
-    agreements = []
-    for rung in range(rungs - 1):
-        both = [curve for curve in curves if len(curve) > rung + 1]
-        agreements.append(rank_agreement([curve[rung] for curve in both], [curve[rung + 1] for curve in both]))
-    return agreements
 
 
 def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
@@ -329,7 +322,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
 
 def _known(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
     """The trial that trained the same network before."""
-    for trial in _judged(study) + _failed(study):
+    for trial in judged(study) + _failed(study):
         if trial.user_attrs[CANDIDATE]["fingerprint"] == fingerprint:
             return trial
     return None
@@ -357,7 +350,7 @@ def _end(study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, 
     return outcome
 
 
-def _judged(study: optuna.Study) -> list[FrozenTrial]:
+def judged(study: optuna.Study) -> list[FrozenTrial]:
     """Finished trials that were trained at least on one rung."""
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     trials = study.get_trials(deepcopy=False, states=states)

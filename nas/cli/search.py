@@ -41,8 +41,26 @@ def search(
         float | None, typer.Option(help="Of a finalist; by default 20, but at most 40,000 images.")
     ] = None,
     rungs: Annotated[
-        str, typer.Option(help="Images a candidate sees on each rung, separated by commas.")
+        str,
+        typer.Option(
+            help="Images a candidate sees on each rung, separated by commas; or epochs (0.5e), at other pixels (5000@16), with "
+            "another schedule (5000:constant). The first may be a score without training: params, macs, synflow or naswot."
+        ),
     ] = "5000,15000",
+    score: Annotated[
+        str, typer.Option(help="What rungs compare: accuracy, loss, training-loss or ema-accuracy.")
+    ] = "accuracy",
+    warm_start: Annotated[
+        bool, typer.Option("--warm-start", help="Begin with the weights of the most similar candidate so far.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Processes that train side by side, a thread each; by default one per core or card. "
+            "With 1 the same seed gives the same search.",
+        ),
+    ] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
     study: Annotated[str, typer.Option(help="Name of the study in the storage.")] = "search",
     strict: options.Strict = False,
@@ -56,7 +74,7 @@ def search(
     """
     from latency.target import load_target
     from nas.errors import BudgetError, StudyError
-    from nas.fidelity import parse_ladder
+    from nas.fidelity import parse_ladder, parse_score
     from nas.run import open_run
     from nas.search import SearchSettings, run_search
     from nas.study import open_storage
@@ -74,6 +92,9 @@ def search(
         trials=trials,
         finalists=finalists,
         ladder=parse_ladder(rungs),
+        score=parse_score(score),
+        warm_start=warm_start,
+        workers=workers,
         final_epochs=None if epochs is None else _positive("--epochs", epochs),
         storage=storage,
         study=study,
@@ -84,16 +105,21 @@ def search(
     if resolution is not None:
         drawn_from = dataclasses.replace(drawn_from, resolution=(resolution,))
     first, *others = drawn_from.resolution or (where.resolution,)
+    others += [fidelity.resolution for fidelity in settings.ladder if fidelity.resolution]
     images = load_images(data, resolution=first, strict=strict, seed=seed)
     at = {images.resolution: images}
-    at |= {pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in others}
+    at |= {
+        pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in others if pixels not in at
+    }
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
     request = {
         "data": images.fingerprint,
         "space": adapted.fingerprint,
         "target": where.name,
         "budget_ms": budget_ms,
-        "rungs": rungs,
+        "rungs": [str(fidelity) for fidelity in settings.ladder],
+        "score": settings.score,
+        "warm_start": warm_start,
         "epochs": epochs,
         "seed": seed,
     }
@@ -166,7 +192,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
     """The result as plain data."""
     from latency.published.model import PublishedModel
 
-    first = result.rungs[0]
+    first = result.rungs[0].to_next
     best = result.best
     return {
         "target": target.name,
@@ -183,7 +209,14 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
         "rank": {"tau": first.tau, "low": first.low, "high": first.high},
         "rungs": [
-            {"tau": rung.tau, "low": rung.low, "high": rung.high, "candidates": rung.candidates}
+            {
+                "rung": rung.rung,
+                "trained": rung.candidates,
+                "seconds": rung.seconds,
+                **dataclasses.asdict(rung.to_next),
+                "full": dataclasses.asdict(rung.to_full),
+                "params": dataclasses.asdict(rung.params_to_next) if rung.params_to_next else None,
+            }
             for rung in result.rungs
         ],
     }

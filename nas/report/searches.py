@@ -170,7 +170,7 @@ def _candidates(folder: Folder, study_name: str) -> list[Section]:
     rows = []
     for trial in _trials(folder, study_name):
         candidate, rungs = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(RUNGS)
-        if candidate and rungs:
+        if candidate and rungs and rungs[-1]["accuracy"] is not None:  # a score without training has none
             rows.append(
                 {
                     "network": candidate["fingerprint"],
@@ -211,15 +211,23 @@ def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
     rungs = [rung for rung in result.get("rungs", []) if rung]
     if not rungs:
         return []
-    names = [f"rung {index + 1} → rung {index + 2}" for index in range(len(rungs) - 1)] + ["last rung → full training"]
+    names = [
+        f"rung {index + 1} ({rung['rung']})" if "rung" in rung else f"rung {index + 1}"
+        for index, rung in enumerate(rungs)
+    ]
+    compared = [(f"{one} → {other}", rung) for one, other, rung in zip(names, names[1:], rungs, strict=False)]
+    compared += [
+        (f"{name} → full training", rung.get("full") or {}) for name, rung in zip(names[:-1], rungs, strict=False)
+    ]
+    compared.append((f"{names[-1]} → full training", rungs[-1]))
     rows = [
         (
             name,
-            number(rung.get("tau"), ".2f"),
-            "–" if rung.get("low") is None else f"{rung['low']:.2f} to {rung['high']:.2f}",
-            str(rung.get("candidates", "–")),
+            number(agreement.get("tau"), ".2f"),
+            "–" if agreement.get("low") is None else f"{agreement['low']:.2f} to {agreement['high']:.2f}",
+            str(agreement.get("candidates", "–")),
         )
-        for name, rung in zip(names, rungs, strict=True)
+        for name, agreement in compared
     ]
     points = [
         {"network": entry["fingerprint"], "brief": entry["brief_accuracy"], "accuracy": entry["accuracy"]}
@@ -230,7 +238,8 @@ def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
     title = "Does brief training rank?"
     figure = Figure("agreement", title, alternative, figures.agreement(points)) if len(points) > 1 else None
     text = (
-        "Kendall's tau between the scores of one rung and the next; 1 means that they rank alike, 0 that they do not."
+        "Kendall's tau between the scores of one rung and the next, and the finalists' accuracy after full training; "
+        "1 means that they rank alike, 0 that they do not."
     )
     return [Section("Rank fidelity", text, figure, Table.of(("from → to", "tau", "90 % interval", "candidates"), rows))]
 

@@ -20,6 +20,7 @@ from nas.deployment import first_images
 from nas.errors import BudgetError, StudyError
 from nas.fidelity import Fidelity
 from nas.finalists import pareto_front
+from nas.recipe import load_recipe
 from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
 from searchspace.architecture import Architecture, lower
@@ -35,7 +36,7 @@ SPACE = parse_space(
     """
 )
 SETTINGS = SearchSettings(
-    trials=6, finalists=3, ladder=(Fidelity(images=256), Fidelity(images=512)), final_epochs=0.5, seed=1
+    trials=6, finalists=3, ladder=(Fidelity(images=256), Fidelity(images=512)), final_epochs=0.5, seed=1, workers=1
 )
 
 
@@ -253,3 +254,32 @@ def test_candidates_whose_checkpoints_are_gone_are_trained_once_more(digits: Dat
     again = search(tmp_path, digits, settings)
     assert again.outcomes == first.outcomes
     assert [one.accuracy for one in again.finalists] == [one.accuracy for one in first.finalists]
+
+
+def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_trusted(
+    digits: Data, tmp_path: Path
+) -> None:
+    ladder = (Fidelity(zero_cost="params"), Fidelity(images=256), Fidelity(images=256))
+    settings = dataclasses.replace(
+        SETTINGS, trials=4, finalists=2, workers=2, ladder=ladder, score="loss", warm_start=True
+    )
+    events = Silence()
+    result = search(tmp_path, digits, settings, events)
+    assert result.outcomes["complete"] + result.outcomes.get("pruned", 0) == 4
+    assert list(result.front) == pareto_front(result.finalists)
+    assert [rung.rung for rung in result.rungs] == ["params", "256", "256"]
+    untrained, first, last = result.rungs
+    assert untrained.to_next == untrained.params_to_next
+    assert untrained.warning is None or untrained.warning in events.notes
+    assert first.to_full.candidates == last.to_full.candidates == len(result.finalists)
+    assert last.to_next == last.to_full
+    assert search(tmp_path, digits, settings).outcomes == result.outcomes
+
+
+def test_candidates_whose_loss_becomes_infinite_fail_and_a_search_of_nothing_else_says_so(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absurd = dataclasses.replace(load_recipe("brief"), lr=1e30)
+    monkeypatch.setattr("nas.search.load_recipe", lambda name: absurd)
+    with pytest.raises(StudyError, match="the loss of 3 of 3 became infinite"):
+        search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=3))

@@ -14,6 +14,8 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.errors import Diverged, StudyError
+from nas.faithfulness import faithfulness
+from nas.fidelity import Fidelity
 from nas.study import (
     CANDIDATE,
     OUTCOME,
@@ -26,7 +28,6 @@ from nas.study import (
     prepare,
     progress,
     run_trials,
-    rung_agreement,
 )
 from nas.survey import Survey, survey
 from searchspace.architecture import Architecture, lower
@@ -161,9 +162,10 @@ def test_unreachable_storage_is_one_line() -> None:
 def test_rungs_that_rank_alike_have_tau_one(tmp_path: Path) -> None:
     study = new_study(tmp_path)
     run_trials(study, problem(Trainer()), trials=12)
-    (agreement,) = rung_agreement(study, 2)
-    assert agreement.tau == pytest.approx(1.0)
-    assert agreement.candidates == count_outcomes(study)["complete"]
+    first, last = faithfulness(study, (Fidelity(images=10), Fidelity(images=20)), full={})
+    assert first.to_next.tau == pytest.approx(1.0)
+    assert first.to_next.candidates == last.candidates == count_outcomes(study)["complete"]
+    assert last.to_full.tau is None
 
 
 def _work(folder: str) -> None:

@@ -83,7 +83,11 @@ def search_run(folder: Path, *, finished: bool = True) -> Path:
                 "front": entries[:2],
                 "finalists": entries,
                 "rungs": [
-                    {"tau": 0.8, "low": 0.4, "high": 1.0, "candidates": 3},
+                    {
+                        "rung": "5000",
+                        **{"tau": 0.8, "low": 0.4, "high": 1.0, "candidates": 3},
+                        "full": {"tau": 0.6, "low": 0.1, "high": 1.0, "candidates": 3},
+                    },
                     {"tau": None, "low": None, "high": None},
                 ],
             },
