@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 import optuna
+import sqlalchemy.event
 from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -177,14 +178,33 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        if url.startswith("sqlite:"):  # the processes of one machine wait for each other's writes
-            patient = {"connect_args": {"timeout": SQLITE_PATIENCE_S}}
-            return optuna.storages.get_storage(optuna.storages.RDBStorage(url, engine_kwargs=patient))
+        if url.startswith("sqlite:"):
+            return _sqlite_storage(url)
         return optuna.storages.get_storage(url)
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
             raise
         raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
+
+
+def _sqlite_storage(url: str) -> optuna.storages.BaseStorage:
+    """A file that several processes may work on: each transaction has it for itself from its start.
+
+    SQLite knows no locks on rows, which Optuna relies on so that no two processes take the same queued trial.
+    """
+    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE_S}})
+    sqlalchemy.event.listen(storage.engine, "connect", _leave_transactions_to_us)
+    sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
+    storage.engine.dispose()  # connections made before
+    return optuna.storages.get_storage(storage)
+
+
+def _leave_transactions_to_us(connection: Any, record: object) -> None:
+    connection.isolation_level = None
+
+
+def _begin_alone(connection: Any) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: bool) -> None:
