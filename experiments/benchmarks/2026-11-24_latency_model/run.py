@@ -1,6 +1,6 @@
 """How well latency is predicted on this machine, and what that costs, beside the noise of the same measurements.
 
-    python -m experiments.benchmarks.2026-11-22_latency_model.run --minutes 20
+    python -m experiments.benchmarks.2026-11-24_latency_model.run --minutes 20
 
 Measures for so many minutes (``--minutes 0``: not at all) and goes on where an earlier call ended; then evaluates what there
 is and writes ``result.jsonl``, the table in ``README.md`` and, where matplotlib is installed, the plots. It needs the machine
