@@ -7,7 +7,7 @@ import pytest
 
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.fake import FakeDevice, true_ms
-from latency.features import measured_as
+from latency.features import measured_as, weight_bytes
 from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.samples import varied_architectures
@@ -73,7 +73,7 @@ def test_kinds_of_kernels_add_up_and_the_dominating_one_comes_first(model, unsee
 def test_predicting_by_blocks_is_predicting_by_kernels(model, unseen):
     for architecture in unseen:
         found = kernels(lower(architecture), nchwc_block=model.provenance.nchwc_block)
-        expected = model.kernels_ms(found) + model.weights["network"]
+        expected = model.kernels_ms(found) + model.memory_ms(weight_bytes(found)) + model.weights["network"]
         assert model.predict_ms(architecture) == pytest.approx(expected)
 
 
