@@ -55,6 +55,7 @@ def test_explanations_add_up_and_name_every_block(model, unseen):
         assert [name for name, _ in parts] == [
             *(f"blocks.{i}" for i in range(len(architecture.blocks))),
             "head",
+            "memory",
             "network",
         ]
         assert sum(ms for _, ms in parts) == pytest.approx(model.predict_ms(architecture))
