@@ -101,8 +101,8 @@ def test_files_keep_everything(model, unseen, tmp_path):
     [
         (b"", "cannot be read"),
         (b"\x80\x04]", "cannot be read"),
-        (b"[]", "format must be 1, got None"),
-        (b'{"format": 9}', "format must be 1, got 9"),
+        (b"[]", "format must be 2, got None"),
+        (b'{"format": 9}', "format must be 2, got 9"),
         (b'{"format": 1}', "damaged"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from latency.fake import FakeDevice
 from latency.model import LatencyModel
+from latency.profiling import write_measurements
 from nas.cli import main
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
@@ -99,6 +100,8 @@ def test_profile_reports_what_it_promises_and_goes_on(models, monkeypatch, capsy
 def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_the_message_names(
     models, monkeypatch, capsys, tmp_path
 ) -> None:
+    [path] = models.glob("*.json")
+    write_measurements(path.with_suffix(".jsonl"), fake_model().measurements)  # what profiling left beside the model
     file = tmp_path / "nine.json"
     blocks = (Conv(cout=16, stride=2), Conv(cout=16, kernel=9))
     file.write_text(json.dumps(Architecture(blocks, resolution=32).to_dict()))
