@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency.errors import LatencyError
+from latency.phone import Phone
 from latency.published.model import PublishedModel
 from latency.store import load_predictor
 from latency.target import Basis, Target
@@ -37,8 +38,11 @@ def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
     try:
         provenance = None
         if target.address is not None:
-            provenance = target.open().describe()
+            device = target.open()
+            provenance = device.describe()
             found.append(f"connected: {provenance.cpu}, ONNX Runtime {provenance.runtime}")
+            if isinstance(device, Phone):
+                found.append(str(device.state()))
         model = load_predictor(target, folder=folder)
         if isinstance(model, PublishedModel):
             found.append(model.remark)

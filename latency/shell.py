@@ -162,7 +162,7 @@ class Shell(ABC):
         self.run(["rm", "-rf", path])
 
     def _check(self, code: int, complaints: str) -> None:
-        found = self.trouble(code, complaints) if code else None
+        found = self.trouble(code, complaints)
         if found is not None:
             raise found
 

@@ -68,12 +68,8 @@ def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
     return shipped_model(target.name) if target.basis == "published" else load_model(target, folder=folder)
 
 
-def read_predictor(path: Path, *, remedy: str = "profile the target again") -> Predictor:
+def read_predictor(path: Path) -> Predictor:
     """The model in a file that `LatencyModel.save` or `PublishedModel.save` wrote.
-
-    Args:
-        path: of the file.
-        remedy: what to do about a file that cannot be used, for the message.
 
     Raises:
         ModelError: there is none, it is damaged, or of another format.
@@ -81,7 +77,7 @@ def read_predictor(path: Path, *, remedy: str = "profile the target again") -> P
     try:
         plain = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as a latency model ({error}): {remedy}") from error
+        raise ModelError(f"{path}: cannot be read as a latency model ({error})") from error
     if isinstance(plain, dict) and plain.get("basis") == "published":
         return PublishedModel.from_json(plain, str(path))
-    return LatencyModel.load(path, remedy=remedy)
+    return LatencyModel.load(path)

@@ -1,6 +1,7 @@
 """Targets: which device, and how networks run on it, as a YAML file (shipped ones in ``targets/``, or a path)."""
 
 import difflib
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -11,7 +12,7 @@ import yaml
 
 from latency.address import AdbAddress, Address, SshAddress
 from latency.device import Device
-from latency.errors import DeviceError, TargetError
+from latency.errors import TargetError
 from latency.settings import RuntimeSettings
 
 Basis = Literal["measured", "published"]
@@ -69,7 +70,9 @@ class Target:
 
             return ssh_device(self.name, self.address)
         if isinstance(self.address, AdbAddress):
-            raise DeviceError(f"{self.name}: devices over adb cannot be used yet")
+            from latency.pool import phones
+
+            return phones(self.name, self.address, option=self.option)
         from latency.host import HostDevice
 
         return HostDevice(self.name)
@@ -94,6 +97,8 @@ def load_target(name_or_path: str | Path) -> Target:
         except (OSError, UnicodeDecodeError) as error:
             raise TargetError(f"{text}: cannot be read as a target file ({error})") from error
         return _parse(source, text)
+    if text == "pixel" and (found := _attached_pixels()):
+        return found
     text = ALIASES.get(text, text)
     if text not in known_targets():
         raise TargetError(
@@ -101,6 +106,20 @@ def load_target(name_or_path: str | Path) -> Target:
             f"known: {', '.join(known_targets())}, or the path of a target file"
         )
     return _parse((resources.files("latency") / "targets" / f"{text}.yaml").read_text(encoding="utf-8"), text)
+
+
+def _attached_pixels() -> Target | None:
+    """The attached Pixel phones with a runtime of ours, as one target; None where there is none."""
+    if shutil.which("adb") is None:
+        return None
+    from latency.adb import installed
+
+    serials = installed("Pixel", folder=AdbAddress.folder)
+    if not serials:
+        return None
+    return Target(
+        name="pixel", device="adb", settings=RuntimeSettings(), address=AdbAddress(serial=serials), option="pixel"
+    )
 
 
 def _parse(source: str, where: str) -> Target:

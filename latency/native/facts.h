@@ -142,9 +142,8 @@ static void print_cpu(void) {
     if (file) fclose(file);
     char cpu[1024];
 #if defined(__aarch64__)
-    uint64_t identity = 1;
-    if (!*parts) __asm__("mrs %0, midr_el1" : "=r"(identity));  // of an emulator: implementer 0
-    if (foreign || !(identity >> 24)) snprintf(cpu, sizeof cpu, "emulated %s", system.machine), *flags = 0;
+    // qemu shows the host's processor, newer ones an ARM of the implementer 0
+    if (foreign || (*parts && !strtol(implementer, NULL, 16))) snprintf(cpu, sizeof cpu, "emulated %s", system.machine), *flags = 0;
     else
 #else
     (void)foreign;

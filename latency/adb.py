@@ -1,0 +1,162 @@
+"""Phones over adb: the ``adb`` program reaches them, and this says which are attached and what its complaints mean.
+
+The program, not a library, does the connecting: it starts and finds its server as the user knows it (also one on another port, by
+``ANDROID_ADB_SERVER_PORT``). A phone needs nothing but developer mode, with USB debugging on.
+"""
+
+import os
+import shlex
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from latency.errors import DeviceError, DeviceUnreachable
+from latency.shell import Shell
+
+ENDED = "pocketnas: the command ended"
+ADB_S = 30.0
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A phone that the adb server knows.
+
+    Attributes:
+        serial: its serial number, or ``host:port`` over the network.
+        state: ``device`` where it is ready, else ``unauthorized``, ``offline``, …
+        model: as it calls itself, such as ``Pixel_6``; empty where it does not tell yet.
+    """
+
+    serial: str
+    state: str
+    model: str
+
+
+class AdbShell(Shell):
+    """Runs commands over ``adb shell``, one phone."""
+
+    def __init__(self, serial: str, *, folder: str) -> None:
+        """A shell on the phone with a serial number; `folder` lies there and is made by `latency.installing`."""
+        self.serial = serial
+        super().__init__(f"adb {serial}", folder=folder)
+
+    def command(self, args: Sequence[str]) -> list[str]:
+        # where the connection breaks, adb itself ends with 0: only a command that says that it ended has ended
+        return ["adb", "-s", self.serial, "shell", f"{shlex.join(args)} && echo {shlex.quote(ENDED)} >&2"]
+
+    def trouble(self, code: int, stderr: str) -> DeviceError | None:
+        complaint = (stderr.strip().splitlines() or [""])[-1]
+        if code == 0:
+            return None if ENDED in stderr else DeviceUnreachable(f"{self.name}: the connection broke")
+        if not complaint.startswith(("error: ", "adb: ")) or code not in (1, 255):
+            return None
+        reason = complaint.partition(": ")[2]
+        if "unauthorized" in stderr:
+            return DeviceError(
+                f"{self.name}: the phone has not allowed this computer: unlock it and accept the question on its screen"
+            )
+        if "not found" in reason or "no devices" in reason:
+            known = ", ".join(f"{one.serial} ({one.state})" for one in attached()) or "none"
+            return DeviceUnreachable(
+                f"{self.name}: no phone with this serial is attached (there are: {known}): plug it in, or name another "
+                "under `device: serial`"
+            )
+        if "offline" in reason:
+            return DeviceUnreachable(f"{self.name}: the phone is offline: unlock it, or unplug it and plug it in again")
+        return DeviceUnreachable(f"{self.name}: {reason}")
+
+    def send(self, paths: Sequence[Path], folder: str) -> None:
+        """Copies files of this machine into a folder on the phone, which must exist.
+
+        Raises:
+            DeviceError: the copying failed; the message has adb's own words.
+        """
+        done = _adb("-s", self.serial, "push", *map(str, paths), folder + "/", timeout_s=600.0)
+        if done.returncode:
+            reason = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+            raise DeviceError(f"{self.name}: files cannot be copied to {folder} there ({reason})")
+
+    def reconnect(self) -> None:
+        """Connects to a phone over the network, again or for the first time; by itself adb keeps one that is dead."""
+        if ":" in self.serial:
+            _adb("disconnect", self.serial)
+            _adb("connect", self.serial)
+
+
+def attached() -> tuple[Attached, ...]:
+    """The phones that the adb server knows; it is started if there is none.
+
+    Raises:
+        DeviceError: the program is not installed, or its server cannot be started.
+    """
+    done = _adb("devices", "-l")
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise DeviceError(f"`adb devices` failed: {reason}")
+    found = []
+    for line in done.stdout.splitlines()[1:]:
+        serial, *words = line.split()[:2] or [""]
+        if words:
+            models = [word.partition(":")[2] for word in line.split()[2:] if word.startswith("model:")]
+            found.append(Attached(serial, words[0], models[0] if models else ""))
+    return tuple(found)
+
+
+def installed(model: str, *, folder: str) -> tuple[str, ...]:
+    """Serial numbers of the attached phones whose model begins so and that have a runtime of ours; none without adb."""
+    try:
+        ready = [one.serial for one in attached() if one.state == "device" and one.model.startswith(model)]
+        found = {
+            serial: AdbShell(serial, folder=folder).run(["ls", f"{folder}/runtime/runtime.json"]) for serial in ready
+        }
+    except DeviceError:
+        return ()
+    return tuple(serial for serial, done in found.items() if done.code == 0)
+
+
+def serials(wanted: Sequence[str], *, name: str) -> tuple[str, ...]:
+    """Which phones a target means: those it names, else the one attached, or all that are attached if they are of one model.
+
+    Raises:
+        DeviceError: none is ready, or they are of several models and the target names none.
+    """
+    if wanted:
+        return tuple(wanted)
+    every = attached()
+    ready = [one for one in every if one.state == "device"]
+    if not ready:
+        others = ", ".join(f"{one.serial} is {one.state}" for one in every)
+        raise DeviceError(
+            f"{name}: a phone must be attached and ready, {others or 'there is none'}: switch on USB debugging in its developer "
+            "options, plug it in, and accept the question on its screen"
+        )
+    if len({one.model for one in ready}) > 1:
+        names = ", ".join(f"{one.serial} ({one.model})" for one in ready)
+        raise DeviceError(
+            f"{name}: phones of several models are attached: {names}: name one under `device: serial` in the target's file"
+        )
+    return tuple(one.serial for one in ready)
+
+
+def _adb(*args: str, timeout_s: float = ADB_S) -> "subprocess.CompletedProcess[str]":
+    try:
+        return subprocess.run(
+            ["adb", *args],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout_s,
+            env={**os.environ, "LC_ALL": "C"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeviceUnreachable(
+            f"`adb {args[0]}` gave no answer within {timeout_s:g} s: try `adb kill-server`"
+        ) from None
+    except OSError as error:
+        raise DeviceError(
+            f"the program adb is needed, it cannot be run ({error.strerror}): "
+            "install Android's platform tools, `apt install adb`"
+        ) from error

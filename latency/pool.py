@@ -1,0 +1,140 @@
+"""Several phones of one kind as one device: each use takes one that is free, and another one where that fails."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from latency import adb
+from latency.adb import AdbShell
+from latency.address import AdbAddress
+from latency.device import Device, OnSlice, OpTime
+from latency.errors import DeviceError, DeviceUnreachable
+from latency.phone import Phone
+from latency.provenance import Provenance
+from latency.settings import Effort, RuntimeSettings
+from latency.timing import Timing
+
+Result = TypeVar("Result")
+
+
+def phones(name: str, address: AdbAddress, *, option: str | None = None) -> Device:
+    """The phone that a target called `name` means, or the pool of them.
+
+    Args:
+        name: of the target.
+        address: which phones.
+        option: what the command line calls the target, if not its name.
+
+    Raises:
+        DeviceError: none is attached, or it is not clear which is meant.
+    """
+    serials = adb.serials(address.serial, name=name)
+    found = [Phone(name, AdbShell(serial, folder=address.folder), option=option) for serial in serials]
+    return found[0] if len(found) == 1 else PhonePool(name, found)
+
+
+class PhonePool:
+    """Phones with one profile: processor, runtime and its layout must be equal, so what one measured holds for all.
+
+    Networks that are compared are measured on one of them. Processes that measure at the same time get different ones.
+    """
+
+    def __init__(self, name: str, members: Sequence[Phone]) -> None:
+        self.name = name
+        self.members = tuple(members)
+        self._current: Phone | None = None
+        self._held = contextlib.ExitStack()
+        self._lost: set[str] = set()
+        self._purpose = ""
+        self._on_wait: Callable[[str], None] | None = None
+        self._provenance: Provenance | None = None
+
+    def describe(self) -> Provenance:
+        """What all of them are.
+
+        Raises:
+            DeviceError: they differ; the message says in what.
+        """
+        if self._provenance is None:
+            found: dict[str, Provenance] = {}
+            for phone in self.members:
+                try:
+                    found[phone.shell.serial] = phone.describe()
+                except DeviceUnreachable:
+                    self._lost.add(phone.shell.serial)
+            if not found:
+                return self.members[0].describe()  # says why
+            (serial, first), *others = found.items()
+            for other, provenance in others:
+                for key, value in provenance.key.items():
+                    if value != first.key[key]:
+                        raise DeviceError(
+                            f"{self.name}: phones of a pool must be of one kind, but {key} is {first.key[key]!r} on {serial} "
+                            f"and {value!r} on {other}: make them targets of their own"
+                        )
+            self._provenance = first
+        return self._provenance
+
+    @contextlib.contextmanager
+    def reserve(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[None]:
+        """Takes a phone that is free, or waits for the first."""
+        if self._current is not None:
+            yield
+            return
+        self._purpose, self._on_wait = purpose, on_wait
+        with self._held:
+            self._take()
+            try:
+                yield
+            finally:
+                self._current = None
+
+    def measure(
+        self,
+        models: Sequence[bytes],
+        *,
+        settings: RuntimeSettings,
+        effort: Effort = Effort(),  # noqa: B008 - frozen
+        on_slice: OnSlice | None = None,
+    ) -> list[Timing]:
+        return self._on_one(
+            "measuring", lambda phone: phone.measure(models, settings=settings, effort=effort, on_slice=on_slice)
+        )
+
+    def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
+        return self._on_one("memory", lambda phone: phone.memory(model, settings=settings))
+
+    def profile(self, model: bytes, *, settings: RuntimeSettings, runs: int = 50) -> tuple[OpTime, ...]:
+        return self._on_one("profile", lambda phone: phone.profile(model, settings=settings, runs=runs))
+
+    def optimize(self, model: bytes, *, settings: RuntimeSettings) -> bytes:
+        return self._on_one("optimize", lambda phone: phone.optimize(model, settings=settings))
+
+    def outputs(
+        self, model: bytes, inputs: Mapping[str, np.ndarray[Any, Any]], *, settings: RuntimeSettings
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        return self._on_one("outputs", lambda phone: phone.outputs(model, inputs, settings=settings))
+
+    def _on_one(self, purpose: str, work: Callable[[Phone], Result]) -> Result:
+        """Does something on the phone that is held; where it does not answer any more, on another."""
+        with self.reserve(purpose):
+            while True:
+                assert self._current is not None
+                try:
+                    return work(self._current)
+                except DeviceUnreachable:
+                    self._lost.add(self._current.shell.serial)
+                    if len(self._lost) >= len(self.members):
+                        self._lost.clear()  # they may be back next time
+                        raise
+                    self._held.close()
+                    self._take()
+
+    def _take(self) -> None:
+        left = [phone for phone in self.members if phone.shell.serial not in self._lost]
+        free = [phone for phone in left if phone.holder() is None]
+        phone = (free or left or self.members)[0]
+        self._held.enter_context(phone.reserve(self._purpose, on_wait=self._on_wait))
+        self._current = phone
