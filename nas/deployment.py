@@ -69,9 +69,6 @@ def export_onnx(checkpoint: Checkpoint, path: Path, *, images: Tensor, batch: in
     return Export(path, "onnx", len(model), difference)
 
 
-FORMATS: dict[str, Callable[..., Export]] = {"onnx": export_onnx}
-
-
 def onnx_model(checkpoint: Checkpoint, *, batch: int | None = 1) -> bytes:
     """The checkpoint's network as a serialised ONNX model with metadata; it passed ONNX's checker."""
     lowered = lower(checkpoint.architecture)
@@ -107,9 +104,18 @@ def compare(model: bytes, network: Network, images: Tensor) -> float:
     Raises:
         ExportError: it is more than `TOLERANCE` of the largest logit, or a logit is not a number.
     """
+    return largest_difference(runner(model)(images), network, images)
+
+
+def largest_difference(logits: NDArray[np.float32], network: Network, images: Tensor) -> float:
+    """The largest difference of an exported network's logits of `images` from the network's own.
+
+    Raises:
+        ExportError: it is more than `TOLERANCE` of the largest logit, or a logit is not a number.
+    """
     with torch.inference_mode():
         wanted = network.eval()(images).numpy()
-    difference = float(np.abs(runner(model)(images) - wanted).max())
+    difference = float(np.abs(logits - wanted).max())
     scale = float(np.abs(wanted).max())
     if not difference <= TOLERANCE * scale:
         raise ExportError(
@@ -121,25 +127,34 @@ def compare(model: bytes, network: Network, images: Tensor) -> float:
 
 def accuracy(model: bytes, split: Split, data: Data) -> float:
     """Share of a split that a model gets right; `data` says how the images are normalised."""
-    run = runner(model)
+    return share_right(runner(model), split, data)
+
+
+def share_right(run: Callable[[Tensor], NDArray[np.float32]], split: Split, data: Data) -> float:
+    """Share of a split that a function from images to logits gets right."""
     batches = Batches(split=split, data=data, batch_size=256, shuffle=False)
     right = sum(int((run(images).argmax(1) == labels.numpy()).sum()) for images, labels in batches.epoch())
     return right / len(split)
 
 
-def runner(model: bytes) -> Callable[[Tensor], NDArray[np.float32]]:
-    """A function from images (N, C, H, W) to logits (N, classes): ONNX Runtime, whatever batch the model is made for."""
+def runner(model: bytes, *, source: str = INPUT) -> Callable[[Tensor], NDArray[np.float32]]:
+    """A function from images (N, C, H, W) to logits (N, classes): ONNX Runtime, whatever batch the model is made for.
+
+    Args:
+        model: serialised, in ONNX's or ONNX Runtime's format.
+        source: name of its input; images are given as the type they are.
+    """
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     batch = session.get_inputs()[0].shape[0]
 
     def run(images: Tensor) -> NDArray[np.float32]:
-        array = np.ascontiguousarray(images.numpy(), dtype=np.float32)
+        array = np.ascontiguousarray(images.numpy())
         step = batch if isinstance(batch, int) else len(array)
         parts = []
         for start in range(0, len(array), step):
             part = array[start : start + step]
-            missing = np.zeros((step - len(part), *part.shape[1:]), np.float32)
-            parts.append(session.run(None, {INPUT: np.concatenate([part, missing])})[0][: len(part)])
+            missing = np.zeros((step - len(part), *part.shape[1:]), part.dtype)
+            parts.append(session.run(None, {source: np.concatenate([part, missing])})[0][: len(part)])
         return np.concatenate(parts)
 
     return run

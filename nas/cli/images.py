@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from nas.cli.console import note, progress_bar
 
 if TYPE_CHECKING:
+    from nas.checkpoint import Checkpoint
     from nas.data import Data
 
 
@@ -21,3 +22,12 @@ def load_images(
     if data.skipped:
         note(f"damaged images left out: {len(data.skipped)}, the first {data.skipped[0]}")
     return data
+
+
+def images_of(checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int | None) -> "Data":
+    """Images as the checkpoint's network takes them, divided as for its training (or by another seed)."""
+    drawn_by = checkpoint.metrics.get("seed", 0) if seed is None else seed
+    architecture = checkpoint.architecture
+    return load_images(
+        source, resolution=architecture.resolution, channels=architecture.channels, strict=strict, seed=int(drawn_by)
+    )

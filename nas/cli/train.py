@@ -1,4 +1,4 @@
-"""`nas train`, `nas evaluate` and `nas export`: one network, from images to a file that can be shipped."""
+"""`nas train` and `nas evaluate`: one network, from images to a checkpoint and what it is worth."""
 
 import dataclasses
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nas.cli import options
-from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.images import load_images
+from nas.cli.console import app, progress_bar, show_json, stdout
+from nas.cli.images import images_of, load_images
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -117,74 +117,12 @@ def evaluate(
     from nas.evaluation import evaluate as judge
 
     loaded = load_checkpoint(checkpoint)
-    images = as_trained(_data_of(loaded, data, strict=strict, seed=seed), loaded)
+    images = as_trained(images_of(loaded, data, strict=strict, seed=seed), loaded)
     result = judge(loaded.network(), images.test, images)
     if json:
         show_json(dataclasses.asdict(result))
         return
     stdout.print(f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.images} test images")
-
-
-@app.command()
-def export(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Checkpoint; or name or file of an architecture.")],
-    format: Annotated[str, typer.Option("--format", help="What kind of file: onnx.")] = "onnx",  # noqa: A002
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where to; by default named after ARCH, in this folder.")
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="Judge the exported file on this data's test split, and compare on it.")
-    ] = None,
-    batch: Annotated[str, typer.Option(help="Images per run of the exported network: a number, or any.")] = "1",
-    width_multiplier: options.WidthMultiplier = 1.0,
-    resolution: options.Resolution = None,
-    classes: options.Classes = None,
-    channels: options.Channels = None,
-    seed: options.Seed = 0,
-    json: options.Json = False,
-) -> None:
-    """Write a deployable file, after running it beside the network it is made from.
-
-    Example: [bold]nas export runs/train-photos-mobilenet_v4_conv_s/network.pt --format onnx -o photos.onnx[/]
-    """
-    from nas import deployment
-    from nas.arch import load_architecture
-    from nas.checkpoint import load_checkpoint
-    from nas.errors import ExportError
-    from nas.evaluation import as_trained
-
-    if format not in deployment.FORMATS:
-        raise ExportError(f"--format must be one of {', '.join(deployment.FORMATS)}, got {format!r}")
-    images_per_run = _batch(batch)
-    architecture = load_architecture(
-        arch, width_multiplier=width_multiplier, resolution=resolution, classes=classes, channels=channels
-    )
-    trained = arch.endswith(".pt")
-    if trained:
-        checkpoint = dataclasses.replace(load_checkpoint(Path(arch)), architecture=architecture)
-    else:
-        checkpoint = deployment.random_checkpoint(architecture, seed=seed)
-        note(f"{arch} has no weights: random ones from seed {seed} are exported")
-    images = None if data is None else as_trained(_data_of(checkpoint, data, strict=False, seed=None), checkpoint)
-    compared = (
-        deployment.noise(checkpoint.architecture, images=16, seed=seed)
-        if images is None
-        else deployment.first_images(images.test, images)
-    )
-    path = output or Path(f"{Path(arch).stem}.{format}")
-    done = deployment.FORMATS[format](checkpoint, path, images=compared, batch=images_per_run)
-    if images is not None:
-        accuracy = deployment.accuracy(path.read_bytes(), images.test, images)
-    else:
-        accuracy = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
-    report = {**dataclasses.asdict(done), "accuracy": accuracy, "weights": "trained" if trained else "random"}
-    if json:
-        show_json(report)
-        return
-    said = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-    stdout.print(
-        f"{path}: {done.bytes:,} bytes{said}; logits differ by at most {done.max_abs_diff:.2g} from the checkpoint's"
-    )
 
 
 def _recipe(source: str, epochs: float | None) -> "Recipe":
@@ -241,22 +179,3 @@ def _architecture(start: "Architecture | Checkpoint") -> "Architecture":
     from nas.checkpoint import Checkpoint
 
     return start.architecture if isinstance(start, Checkpoint) else start
-
-
-def _data_of(checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int | None) -> "Data":
-    """Images as the checkpoint's network takes them, divided as for its training (or by another seed)."""
-    drawn_by = checkpoint.metrics.get("seed", 0) if seed is None else seed
-    architecture = checkpoint.architecture
-    return load_images(
-        source, resolution=architecture.resolution, channels=architecture.channels, strict=strict, seed=int(drawn_by)
-    )
-
-
-def _batch(text: str) -> int | None:
-    from nas.errors import ExportError
-
-    if text == "any":
-        return None
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise ExportError(f"--batch must be a number from 1, or any; got {text!r}")

@@ -67,6 +67,7 @@ def test_train_evaluate_export_agree(nas: Shell) -> None:
     assert exported["bytes"] == Path("small.onnx").stat().st_size
     assert exported["max_abs_diff"] < 1e-4
     assert exported["weights"] == "trained"
+    assert json.loads(Path(exported["card"]).read_text())["export"]["bytes"] == exported["bytes"]
 
     before = Path(trained["checkpoint"]).read_bytes()
     assert nas.json(*train) == trained, "the same command did not give the same result"
@@ -118,7 +119,7 @@ def test_a_checkpoint_is_exported_at_another_resolution(nas: Shell) -> None:
 
 def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other.pt", random_checkpoint(small()))
-    assert "--format must be one of onnx, got 'tflite'" in nas.error("export", "small.json", "--format", "tflite")
+    assert "--format must be one of onnx, onnx-int8, ort" in nas.error("export", "small.json", "--format", "coreml")
     assert "--batch must be a number from 1, or any; got '0'" in nas.error("export", "small.json", "--batch", "0")
     assert "none.pt" in nas.error("evaluate", "none.pt")
     assert "classes must be the network's, 3 of them, got 0, 1" in nas.error("evaluate", "other.pt")

@@ -1,0 +1,279 @@
+"""Exporting: from a checkpoint to a file in any format, run beside the checkpoint, measured if wanted, and only then written."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from latency.settings import Effort
+from latency.target import Target
+from nas.checkpoint import Checkpoint
+from nas.data import Data
+from nas.deployment import (
+    accuracy,
+    compare,
+    first_images,
+    largest_difference,
+    noise,
+    onnx_model,
+    runner,
+    share_right,
+)
+from nas.errors import ExportError
+from nas.shipping import int8, ort, phone, standalone
+from nas.shipping.preprocessing import PIXELS, with_preprocessing
+from searchspace.files import write_atomically
+from searchspace.onnx_graph import check
+
+SUFFIXES = {
+    "onnx": ".onnx",
+    "onnx-int8": "-int8.onnx",
+    "ort": ".ort",
+    "torch": "-torch",
+    "pte": ".pte",
+    "tflite": ".tflite",
+}
+FORMATS = tuple(SUFFIXES)
+ONNX = ("onnx", "onnx-int8", "ort")  # what ONNX Runtime runs
+COMPARED = 16  # images
+EFFORT = Effort(processes=2, slices=8, limit_s=10.0)
+
+Logits = NDArray[np.float32]
+Progress = Callable[[str, int, int | None], None]
+Report = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is to be written.
+
+    Attributes:
+        format: one of `FORMATS`.
+        batch: images per run of the file; None leaves it open (ONNX formats).
+        preprocessing: cutting out, resizing and normalising belong to the file (ONNX formats).
+        max_drop: validation accuracy that 8 bits may cost, in [0, 1].
+        calibration_images: training images that tell the ranges of 8-bit activations.
+        measured_on: device whose milliseconds are told (ONNX formats).
+
+    Raises:
+        ExportError: the format is unknown, or does not go with the rest.
+    """
+
+    format: str
+    batch: int | None = 1
+    preprocessing: bool = False
+    max_drop: float = int8.MAX_DROP
+    calibration_images: int = int8.CALIBRATION_IMAGES
+    measured_on: Target | None = None
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ExportError(f"--format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        if self.format not in ONNX:
+            for wanted, option in (
+                (self.batch != 1, "another batch than 1"),
+                (self.preprocessing, "preprocessing"),
+                (self.measured_on is not None, "measuring"),
+            ):
+                if wanted:
+                    raise ExportError(f"{option} goes with {', '.join(ONNX)} only, got --format {self.format}")
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A file's content, before it is written."""
+
+    files: Mapping[str, bytes]  # by what is added to the path's name; "" is the file itself
+    difference: float
+    extra: Report = field(default_factory=dict)
+
+
+def export(
+    checkpoint: Checkpoint,
+    path: Path,
+    wish: Wish,
+    *,
+    data: Data | None = None,
+    seed: int = 0,
+    on_progress: Progress = lambda what, done, total: None,
+) -> Report:
+    """Write a deployable file that does what the checkpoint does.
+
+    Args:
+        checkpoint: the network and its weights.
+        path: where to.
+        wish: what is to be written.
+        data: images, normalised as in the training: the file is compared and judged on their test split, and 8 bits are
+            calibrated on their training split. None: it is compared on noise.
+        seed: of the noise.
+        on_progress: told what goes on.
+
+    Returns:
+        ``path, format, bytes, max_abs_diff, accuracy`` and what else there is to say of this format.
+
+    Raises:
+        ExportError: the file does not do what the checkpoint does, or an extra is missing; nothing was written.
+        NasError: the file cannot be written.
+        LatencyError: the device cannot measure it.
+    """
+    _writable(path)
+    if data is None:
+        images = noise(checkpoint.architecture, images=COMPARED, seed=seed)
+    else:
+        images = first_images(data.test, data, images=COMPARED)
+    on_progress(f"making {wish.format}", 0, None)
+    if wish.format in ONNX:
+        made = _onnx(checkpoint, wish, images, data, on_progress)
+    elif wish.format == "torch":
+        made = _torch(checkpoint, images, data)
+    else:
+        made = _phone(checkpoint, wish.format, images, data)
+    for name, content in made.files.items():
+        write_atomically(_named(path, name), content)
+    judged = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
+    return {
+        "path": str(path),
+        "format": wish.format,
+        "bytes": sum(len(content) for name, content in made.files.items() if name != ort.CONFIG),
+        "max_abs_diff": made.difference,
+        "accuracy": judged,
+        "compared_on": "noise" if data is None else f"{len(images)} images of {data.name}'s test split",
+        "preprocessing": wish.preprocessing,
+        **made.extra,
+    }
+
+
+def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None, on_progress: Progress) -> _Made:
+    """An ONNX model, in 8 bits or in ONNX Runtime's own format if wanted."""
+    network = checkpoint.network()
+    plain = model = onnx_model(checkpoint, batch=wish.batch)
+    difference = compare(model, network, images)
+    extra: Report = {}
+    if wish.format == "onnx-int8":
+        if data is None:
+            raise ExportError("8 bits are calibrated on training images: give --data")
+        made = int8.quantize(
+            checkpoint,
+            data,
+            batch=wish.batch,
+            max_drop=wish.max_drop,
+            calibration_images=wish.calibration_images,
+            on_progress=on_progress,
+        )
+        model = made.model
+        difference = _finite_difference(model, plain, images)
+        extra |= {
+            "float_layers": list(made.float_layers),
+            "agreement": made.agreement,
+            "validation_accuracy": made.accuracy,
+            "float_validation_accuracy": made.float_accuracy,
+        }
+    if data is not None:
+        on_progress("judging the file", 0, None)
+        extra["accuracy"] = accuracy(model, data.test, data)
+        if wish.format == "onnx-int8":
+            extra["float_accuracy"] = accuracy(plain, data.test, data)
+    if wish.measured_on is not None:
+        extra["latency"] = _latency(wish.measured_on, model, plain, on_progress)
+    if wish.preprocessing:
+        model = with_preprocessing(model, checkpoint)
+        if wish.format != "onnx-int8":
+            difference = max(difference, _pixel_difference(model, checkpoint))
+    model = _noted(model, {key: extra[key] for key in ("accuracy", "latency") if key in extra})
+    check(model)
+    if wish.format != "ort":
+        return _Made({"": model}, difference, extra)
+    converted, operators = ort.to_ort(model)
+    if not wish.preprocessing:
+        difference = compare(converted, network, images)
+    files = {"": converted, ort.CONFIG: operators.encode()}
+    return _Made(files, difference, extra)
+
+
+def _torch(checkpoint: Checkpoint, images: Tensor, data: Data | None) -> _Made:
+    source, weights = standalone.model_source(checkpoint), standalone.weights(checkpoint)
+    difference = largest_difference(standalone.run(source, weights, images), checkpoint.network(), images)
+    files = {f"/{standalone.MODEL}": source.encode(), f"/{standalone.WEIGHTS}": weights}
+    return _Made(files, difference, _judged(lambda images: standalone.run(source, weights, images), data))
+
+
+def _phone(checkpoint: Checkpoint, name: str, images: Tensor, data: Data | None) -> _Made:
+    """A file for another runtime than ONNX's."""
+    write, run = phone.WRITERS[name]
+    content = write(checkpoint)
+    difference = largest_difference(run(content, images), checkpoint.network(), images)
+    return _Made({"": content}, difference, _judged(lambda images: run(content, images), data))
+
+
+def _judged(run: Callable[[Tensor], Logits], data: Data | None) -> Report:
+    """Accuracy on the test split, if there is one."""
+    return {} if data is None else {"accuracy": share_right(run, data.test, data)}
+
+
+def _latency(target: Target, model: bytes, plain: bytes, on_progress: Progress) -> Report:
+    """Milliseconds of a model on a device, without preprocessing; of an 8-bit one beside the float one, interleaved."""
+    on_progress(f"measuring on {target.name}", 0, None)
+    models = [model] if model is plain else [model, plain]
+    timing, *others = target.open().measure(models, settings=target.settings, effort=EFFORT)
+    float_ms = others[0].low_ms if others else None
+    stable = all(one.stable for one in (timing, *others))
+    return {"target": target.name, "ms": timing.low_ms, "stable": stable, "float_ms": float_ms}
+
+
+def _finite_difference(model: bytes, plain: bytes, images: Tensor) -> float:
+    """The largest difference of an 8-bit model's logits from the float model's.
+
+    Raises:
+        ExportError: a logit is not a number.
+    """
+    difference = float(np.abs(runner(model)(images) - runner(plain)(images)).max())
+    if not np.isfinite(difference):
+        raise ExportError("the 8-bit model's logits must be numbers, some are not; nothing was written")
+    return difference
+
+
+def _pixel_difference(model: bytes, checkpoint: Checkpoint) -> float:
+    """The largest difference of logits from the checkpoint's, from pixels of the network's own size on."""
+    architecture = checkpoint.architecture
+    size = (COMPARED, architecture.channels, architecture.resolution, architecture.resolution)
+    pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+    mean, std = (torch.tensor(value).view(1, -1, 1, 1) for value in (checkpoint.data.mean, checkpoint.data.std))
+    images = (pixels.float() / 255 - mean) / std
+    logits = runner(model, source=PIXELS)(pixels.permute(0, 2, 3, 1))
+    return largest_difference(logits, checkpoint.network(), images)
+
+
+def _noted(model: bytes, facts: Mapping[str, Any]) -> bytes:
+    """The model with more metadata."""
+    loaded = onnx.load_from_string(model)
+    for key, value in facts.items():
+        loaded.metadata_props.add(key=key, value=json.dumps(value))
+    serialized: bytes = loaded.SerializeToString()
+    return serialized
+
+
+def _named(path: Path, addition: str) -> Path:
+    if addition == ort.CONFIG:
+        return ort.config_path(path)
+    return path / addition[1:] if addition.startswith("/") else path
+
+
+def _writable(path: Path) -> None:
+    """Whether something can be written there is known before anything takes time.
+
+    Raises:
+        ExportError: it cannot.
+    """
+    nearest = path.absolute().parent
+    while not nearest.exists():
+        nearest = nearest.parent
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
+        raise ExportError(f"{path}: cannot be written: {nearest} must be a folder that can be written to")
