@@ -10,7 +10,7 @@ from itertools import islice
 
 import numpy as np
 
-from latency.features import quantities
+from latency.features import network_quantities
 from latency.fitting import Array, Quantities, fit, total
 from latency.planning import kernels
 from latency.settings import Precision
@@ -74,7 +74,7 @@ class Queue:
 
     def _quantities(self, architecture: Architecture) -> dict[str, float]:
         found = kernels(lower(architecture), nchwc_block=self._block, precision=self._precision)
-        return quantities(found, nchwc_block=self._block)
+        return network_quantities(found, nchwc_block=self._block)
 
 
 def most_telling(

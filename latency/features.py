@@ -5,22 +5,31 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 
 =============  ==================================================================================================
 ``kernel``     1: what any kernel costs, however small
-``macs``       multiply-accumulates, channels padded to whole blocks
-``tail1…3``    those of them in a last group of 1, 2 or 3 blocks of output channels (full groups have 4)
-``columns``    those that would be added if the outputs of a row came in full groups of `COLUMNS`
-``rows``       the same for the output channels of a plain convolution
-``border``     those of outputs whose window reaches into the padding
-``calls``      inner loops started: rows × groups of output blocks × input blocks
+``macs``       multiply-accumulates, channels padded to whole blocks, outside the image left out
+``stall``      those that a core could have done while tiles with too few sums waited for their own results
+``tiles``      tiles of outputs times passes over them: each is loaded, added to and stored
+``sums``       numbers that passes after the first load and store again
+``calls``      inner loops started
 ``in, out``    numbers read and written as maps
+``reread``     numbers of the input read again for each group of output blocks, because the first-level cache has not kept them
 ``weights``    numbers read as weights
 ``refetched``  weights read again for each row, because a group of output blocks has more than the first-level cache
 ``spilled``    numbers read and written beyond the second-level cache
 ``add``        numbers of the residual that is added
+``rows``       as ``stall``, for the output channels of a plain convolution
+``padded``     multiply-accumulates of an integer convolution with everything padded to its tile; ``tiles`` counts them
+``pack``       numbers of the input arranged for the matrix product of an integer convolution
+``taps``       places of windows, each with a pointer to follow; ``tail`` those times channels left over by its depthwise loop
 ``unfold``     numbers copied to turn a plain convolution into a matrix product (``gather``: one by one, for a stride)
 =============  ==================================================================================================
 
-and ``activation NAME:out`` for fused activations other than ReLU. Integer convolutions are matrix products of their own tile;
-their depthwise kernel works on `INTEGER_CHANNELS` channels together.
+and ``activation NAME:out`` for fused activations other than ReLU. The tiles are those of ONNX Runtime's inner loops: up to
+`TILE` outputs of a row times `GROUP_BLOCKS` blocks of output channels; a tile with fewer than `IN_FLIGHT` sums cannot keep a
+core's two multipliers busy, whose results take four cycles. Integer convolutions are matrix products of their own tile; their
+depthwise kernel works on `INTEGER_CHANNELS` channels together.
+
+One thing is no matter of single kernels: the weights of a network that no cache holds are fetched from further away in every
+run. So a whole network has quantities of its own, ``memory:beyond SIZE``: bytes of all its weights beyond `CACHES`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,12 +37,16 @@ from collections.abc import Iterable, Iterator
 from latency.kernel import Kernel
 
 GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops compute together
-COLUMNS = 6  # outputs of a row that they compute together, at most
+TILE, HALF_TILE = 6, 3  # outputs of a row that they compute together, and of what is left of it
+IN_FLIGHT = 8  # sums that must be on their way for full speed
+PASS_CHANNELS = 128  # input channels that a pointwise convolution sums up in one pass
 PRODUCT_ROWS, PRODUCT_COLUMNS = 12, 16  # tile of a plain matrix product
-INTEGER_COLUMNS, INTEGER_DEPTH = 16, 4  # tile of an integer matrix product
+PRODUCT_IN_FLIGHT = 4  # rows of it that must be on their way for full speed
+INTEGER_ROWS, INTEGER_COLUMNS, INTEGER_DEPTH = 16, 16, 64  # tile of an integer matrix product
 INTEGER_CHANNELS = 16
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
+CACHES = {"0.5 MiB": 1 << 19, "2 MiB": 1 << 21, "48 MiB": 48 << 20}
 ANY_LAYOUT = (
     "ReorderInput",
     "ReorderOutput",
@@ -86,52 +99,150 @@ def quantities(kernels: Iterable[Kernel], *, nchwc_block: int) -> dict[str, floa
     return total
 
 
+def network_quantities(kernels: Iterable[Kernel], *, nchwc_block: int) -> dict[str, float]:
+    """The quantities of a whole network: those of its kernels, and of all its weights together."""
+    listed = tuple(kernels)
+    return {**quantities(listed, nchwc_block=nchwc_block), **memory_quantities(weight_bytes(listed))}
+
+
+def weight_bytes(kernels: Iterable[Kernel]) -> int:
+    """Bytes that the weights of some kernels take."""
+    return sum(kernel.weights * (1 if kernel.op.startswith("Q") else 4) for kernel in kernels)
+
+
+def memory_quantities(weights_bytes: float) -> dict[str, float]:
+    """What a network pays for so many bytes of weights together."""
+    return {f"memory:beyond {name}": weights_bytes - size for name, size in CACHES.items() if weights_bytes > size}
+
+
 def _convolution(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     if kernel.op == "QLinearConv":
         yield from _integer_convolution(kernel)
-        return
-    if kernel.layout == "nchw":
+    elif kernel.layout == "nchw":
         yield from _plain_convolution(kernel)
-        return
+    else:
+        yield "kernel", 1
+        if kernel.groups > 1:
+            yield from _depthwise(kernel, block)
+        elif kernel.kernel == 1 and not kernel.direct:
+            yield from _pointwise(kernel, block)
+        else:
+            yield from _window(kernel, block)
+        if kernel.add:
+            yield "add", kernel.shape.values
+
+
+def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+    """Without a stride all outputs are one row; input channels are summed up in passes."""
     _, rows, columns = kernel.shape
-    window = kernel.kernel**2
-    cin = kernel.source.channels
+    flat = kernel.stride == 1
+    lines, run = (1, rows * columns) if flat else (rows, columns)
+    depth, out_blocks = _up(kernel.source.channels, block), -(-kernel.shape.channels // block)
+    passes = -(-depth // PASS_CHANNELS)
+    groups = -(-out_blocks // GROUP_BLOCKS)
+    tiles, stall = _tiles(run, out_blocks)
+    yield "macs", rows * columns * out_blocks * block * depth
+    yield "stall", lines * stall * depth * block
+    yield "tiles", lines * tiles * passes
+    yield "sums", rows * columns * out_blocks * block * (passes - 1)
+    yield "calls", lines * groups * passes
+    yield from _traffic(kernel, rows * columns * kernel.source.channels, out_blocks * block * depth, groups)
+
+
+def _window(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+    """A pass over an output row for each block of input channels, or for each channel of a plain map."""
+    _, rows, columns = kernel.shape
+    depth = kernel.source.channels if kernel.direct else _up(kernel.source.channels, block)
+    passes = depth if kernel.direct else depth // block
     out_blocks = -(-kernel.shape.channels // block)
-    depth = 1 if kernel.groups > 1 else cin if kernel.direct else -(-cin // block) * block
-    macs = rows * columns * out_blocks * block * depth * window
-    weights = out_blocks * block * depth * window
-    flat = kernel.kernel == 1 and kernel.stride == 1 and kernel.groups == 1
-    run = rows * columns if flat else columns  # outputs in one go
-    tail = 0 if kernel.groups > 1 else out_blocks % GROUP_BLOCKS
-    groups = out_blocks if kernel.groups > 1 else -(-out_blocks // GROUP_BLOCKS)
-    values_in = rows * columns * cin if flat else kernel.source.values
-    yield "kernel", 1
-    yield "macs", macs
-    if tail:
-        yield f"tail{tail}", macs * tail / out_blocks
-    yield "columns", macs * (-(-run // COLUMNS) * COLUMNS / run - 1)
-    if kernel.padding:
-        yield "border", macs * _border_share(kernel)
-    yield "calls", rows * groups * max(1, depth // block)
+    groups = -(-out_blocks // GROUP_BLOCKS)
+    across, down = _taps(kernel, 2), _taps(kernel, 1)
+    inner = _inner(kernel, 2)
+    tiles, stall = _tiles(inner, out_blocks)
+    edge_tiles, edge_stall = _tiles(1, out_blocks)
+    edges = columns - inner  # outputs whose window reaches into the padding are computed one by one
+    weights = out_blocks * block * depth * kernel.kernel**2
+    yield "macs", across * down * out_blocks * block * depth
+    yield "stall", (stall + edges * edge_stall) * kernel.kernel * down * depth * block
+    yield "tiles", (tiles + edges * edge_tiles) * rows * passes
+    yield "sums", rows * columns * out_blocks * block * (passes - 1)
+    yield "calls", rows * groups * passes
+    yield from _traffic(kernel, kernel.source.values, weights, groups)
+    if weights / out_blocks * min(GROUP_BLOCKS, out_blocks) > LEVEL1_VALUES:
+        yield "refetched", weights * rows
+
+
+def _depthwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+    """A row of one block of channels at a time."""
+    _, rows, columns = kernel.shape
+    blocks = -(-kernel.shape.channels // block)
+    across, down = _taps(kernel, 2), _taps(kernel, 1)
+    inner = _inner(kernel, 2)
+    tiles, stall = _tiles(inner, 1)
+    edge_tiles, edge_stall = _tiles(1, 1)
+    edges = columns - inner
+    yield "macs", across * down * blocks * block
+    yield "stall", blocks * (stall + edges * edge_stall) * kernel.kernel * down * block
+    yield "tiles", blocks * (tiles + edges * edge_tiles) * rows
+    yield "calls", rows * blocks
+    yield from _traffic(kernel, kernel.source.values, blocks * block * kernel.kernel**2, 1)
+
+
+def _traffic(kernel: Kernel, values_in: int, weights: int, groups: int) -> Iterator[tuple[str, float]]:
+    """What moves between memory and core; the input is read once for each of `groups` groups of output blocks."""
     yield "in", values_in
     yield "out", kernel.shape.values
     yield "weights", weights
-    in_group = weights / out_blocks * min(GROUP_BLOCKS, out_blocks)
-    if kernel.groups == 1 and in_group > LEVEL1_VALUES:
-        yield "refetched", weights * rows
+    if values_in > LEVEL1_VALUES:
+        yield "reread", values_in * (groups - 1)
     yield "spilled", max(0, values_in + kernel.shape.values + weights - LEVEL2_VALUES)
-    if kernel.add:
-        yield "add", kernel.shape.values
+
+
+def _tiles(run: int, blocks: int) -> tuple[int, int]:
+    """How many tiles cover `run` outputs of a row times `blocks` blocks of channels, and the sums that they lack."""
+    full, rest = divmod(run, TILE)
+    widths = [(TILE, full)] if full else []
+    if rest >= HALF_TILE:
+        widths.append((HALF_TILE, 1))
+        rest -= HALF_TILE
+    if rest:
+        widths.append((rest, 1))
+    full, rest = divmod(blocks, GROUP_BLOCKS)
+    heights = [(GROUP_BLOCKS, full), (rest, 1)] if rest else [(GROUP_BLOCKS, full)]
+    count = lacking = 0
+    for width, across in widths:
+        for height, down in heights:
+            count += across * down
+            lacking += across * down * max(0, IN_FLIGHT - width * height)
+    return count, lacking
+
+
+def _taps(kernel: Kernel, axis: int) -> int:
+    """Sum over the outputs along an axis of a map: places of the window that lie within the input."""
+    size, outputs = kernel.source[axis], kernel.shape[axis]
+    starts = range(-kernel.padding, outputs * kernel.stride - kernel.padding, kernel.stride)
+    return sum(min(size, start + kernel.kernel) - max(0, start) for start in starts)
+
+
+def _inner(kernel: Kernel, axis: int) -> int:
+    """Outputs along an axis whose window lies within the input."""
+    size, outputs = kernel.source[axis], kernel.shape[axis]
+    first = -(-kernel.padding // kernel.stride)
+    last = (size + kernel.padding - kernel.kernel) // kernel.stride
+    return max(0, min(last, outputs - 1) - first + 1)
 
 
 def _plain_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
     """A convolution in the plain layout: one matrix product, or one for each channel."""
     outputs = kernel.shape.height * kernel.shape.width
+    columns = _up(outputs, PRODUCT_COLUMNS)
+    depth = kernel.weights // kernel.shape.channels
+    rest = kernel.shape.channels // kernel.groups % PRODUCT_ROWS
+    parts = (PRODUCT_ROWS // 2, rest - PRODUCT_ROWS // 2) if rest > PRODUCT_ROWS // 2 else (rest,)
+    lacking = sum(max(0, PRODUCT_IN_FLIGHT - part) for part in parts if part)
     yield "kernel", 1
-    yield "macs", kernel.macs
-    yield "columns", kernel.macs * (-(-outputs // PRODUCT_COLUMNS) * PRODUCT_COLUMNS / outputs - 1)
-    cout = kernel.shape.channels // kernel.groups
-    yield "rows", kernel.macs * (-(-cout // PRODUCT_ROWS) * PRODUCT_ROWS / cout - 1)
+    yield "macs", kernel.shape.channels * columns * depth
+    yield "rows", lacking * columns * depth * kernel.groups
     yield "in", kernel.source.values
     yield "out", kernel.shape.values
     yield "weights", kernel.weights
@@ -156,14 +267,17 @@ def _integer_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
     if kernel.groups > 1:
         yield "macs", outputs * window * _up(channels, INTEGER_CHANNELS)
         yield "calls", outputs
+        yield "taps", outputs * window
+        yield "tail", outputs * window * (channels % INTEGER_CHANNELS)
         return
     depth = kernel.source.channels * window
-    macs = outputs * channels * _up(depth, INTEGER_DEPTH)
-    yield "macs", macs
-    yield "columns", macs * (_up(channels, INTEGER_COLUMNS) / channels - 1)
-    yield "calls", outputs * (_up(channels, INTEGER_COLUMNS) // INTEGER_COLUMNS)
+    yield "macs", outputs * channels * depth
+    yield "padded", _up(outputs, INTEGER_ROWS) * _up(channels, INTEGER_COLUMNS) * _up(depth, INTEGER_DEPTH)
+    yield "tiles", _up(outputs, INTEGER_ROWS) * _up(channels, INTEGER_COLUMNS) / (INTEGER_ROWS * INTEGER_COLUMNS)
+    yield "pack", outputs * _up(depth, INTEGER_DEPTH)
     if kernel.kernel > 1 or kernel.stride > 1:
         yield "unfold", outputs * depth
+        yield "taps", outputs * window
 
 
 def _up(count: int, step: int) -> int:
@@ -181,13 +295,5 @@ def _other(kernel: Kernel) -> Iterator[tuple[str, float]]:
     if kernel.op.endswith(("MaxPool", "AveragePool")) and "Global" not in kernel.op:
         yield "window", kernel.shape.values * kernel.kernel**2
     yield "out", kernel.shape.values
-
-
-def _border_share(kernel: Kernel) -> float:
-    """Share of outputs whose window reaches into the padding."""
-    inner = 1.0
-    for size, outputs in zip(kernel.source[1:], kernel.shape[1:], strict=True):
-        first = -(-kernel.padding // kernel.stride)
-        last = (size + kernel.padding - kernel.kernel) // kernel.stride
-        inner *= max(0, min(last, outputs - 1) - first + 1) / outputs
-    return 1 - inner
+    limit = LEVEL2_VALUES * (4 if kernel.layout == "nhwc" else 1)  # integers take a quarter of the room
+    yield "spilled", max(0, kernel.source.values + kernel.shape.values + kernel.weights - limit)

@@ -1,14 +1,42 @@
 """The machine this runs on, as a device: the runner in a process of its own."""
 
+import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
 from latency.device import RunnerDevice
 from latency.errors import DeviceError
+from latency.lock import DeviceLock
 from latency.shell import how_it_ended, read_lines
+
+HOST = "host"  # name of this machine's lock, whatever the target is called
+
+
+@contextlib.contextmanager
+def computing(purpose: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
+    """Computes on this machine in turns with measuring on it, so that neither tells lies about the other's speed.
+
+    Args:
+        purpose: what is computed, shown to those that wait.
+        on_wait: called with the description of what is being measured whenever one must wait.
+
+    Yields:
+        A function to call between two steps: whoever wants to measure does so before that call returns. Where the lock's file
+        cannot be made nobody can measure either, and it does nothing.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            give_way = stack.enter_context(DeviceLock(HOST).shared(purpose, on_wait=on_wait))
+        except DeviceError:
+            give_way = _nothing
+        yield give_way
+
+
+def _nothing() -> None:
+    """Nobody to give way to."""
 
 
 class HostDevice(RunnerDevice):
@@ -18,11 +46,12 @@ class HostDevice(RunnerDevice):
         """A device called `name`.
 
         Args:
-            name: whose lock is taken.
+            name: of the target, for messages.
             python: the interpreter that runs the runner; it needs numpy and onnxruntime.
             silence_s: a runner that prints nothing for so many seconds is given up.
         """
         super().__init__(name)
+        self._lock = DeviceLock(HOST)
         self._python = python
         self._silence_s = silence_s
 

@@ -1,4 +1,8 @@
-"""One device, one user at a time: a lock that all processes of a machine respect and that dies with its holder."""
+"""One device, one user at a time: a lock that all processes of a machine respect and that dies with its holder.
+
+Measuring holds it alone. What merely computes on the machine, such as training, shares it with its like and lets whoever wants
+to measure go first: it asks between two steps and stands still until the measuring is over.
+"""
 
 import contextlib
 import fcntl
@@ -23,6 +27,7 @@ class DeviceLock:
 
     def __init__(self, name: str) -> None:
         self.path = _folder() / (re.sub(r"[^A-Za-z0-9._-]", "_", name) + ".lock")
+        self._queue = self.path.with_suffix(".queue")  # held by whoever waits for the lock or has it alone
         self._depth = 0
 
     @contextlib.contextmanager
@@ -40,18 +45,52 @@ class DeviceLock:
             with self._deeper():
                 yield
             return
-        with self._open() as file:
-            self._wait(file, on_wait)
-            file.seek(0)
-            file.truncate()
-            file.write(f"process {os.getpid()}, {purpose}")
-            file.flush()
+        with _open(self.path) as file, _open(self._queue) as queue:
+            tell = _once(on_wait)
+            for each in (queue, file):
+                _wait(each, fcntl.LOCK_EX, tell)
+                _name(each, purpose)
             with self._deeper():
                 yield
 
+    @contextlib.contextmanager
+    def shared(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
+        """Computes beside others that share the lock, and never beside one that holds it.
+
+        Args:
+            purpose: what is computed, shown to those that wait.
+            on_wait: called with the holder's description whenever one must wait.
+
+        Yields:
+            A function to call between two steps: whoever waits for the device has it before that call returns.
+
+        Raises:
+            DeviceError: the lock's file cannot be made.
+        """
+        with _open(self.path) as file, _open(self._queue) as queue:
+
+            def enter() -> None:
+                tell = _once(on_wait)
+                _wait(queue, fcntl.LOCK_SH, tell)
+                _wait(file, fcntl.LOCK_SH, tell)
+                fcntl.flock(queue, fcntl.LOCK_UN)
+                _name(file, purpose)
+
+            def give_way() -> None:
+                try:
+                    fcntl.flock(queue, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    fcntl.flock(file, fcntl.LOCK_UN)
+                    enter()
+                else:
+                    fcntl.flock(queue, fcntl.LOCK_UN)
+
+            enter()
+            yield give_way
+
     def holder(self) -> str | None:
         """Who holds the device now, or None."""
-        with self._open() as file:
+        with _open(self.path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -66,25 +105,51 @@ class DeviceLock:
         finally:
             self._depth -= 1
 
-    def _open(self) -> IO[str]:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            return self.path.open("a+", encoding="utf-8")
-        except OSError as error:
-            raise DeviceError(f"{self.path}: the device's lock cannot be made ({error.strerror})") from error
 
-    def _wait(self, file: IO[str], on_wait: Callable[[str], None] | None) -> None:
-        told = False
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if not told and on_wait is not None:
-                    on_wait(_named(file))
-                told = True
-                time.sleep(POLL_S)
-            else:
-                return
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[IO[str]]:
+    """A lock's file; closing it gives the lock back, also where a child process has inherited it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise DeviceError(f"{path}: the device's lock cannot be made ({error.strerror})") from error
+    with file:
+        try:
+            yield file
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _wait(lock: IO[str], kind: int, tell: Callable[[str], None]) -> None:
+    """Takes a lock, alone or shared; `tell` hears who is in the way."""
+    while True:
+        try:
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            tell(_named(lock))
+            time.sleep(POLL_S)
+        else:
+            return
+
+
+def _once(on_wait: Callable[[str], None] | None) -> Callable[[str], None]:
+    """`on_wait`, but only the first of many calls reaches it."""
+    waiting = [on_wait] if on_wait is not None else []
+
+    def tell(holder: str) -> None:
+        if waiting:
+            waiting.pop()(holder)
+
+    return tell
+
+
+def _name(file: IO[str], purpose: str) -> None:
+    """Writes who has the lock and what for."""
+    file.seek(0)
+    file.truncate()
+    file.write(f"process {os.getpid()}, {purpose}")
+    file.flush()
 
 
 def _named(file: IO[str]) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from latency.errors import ModelError, UnmeasuredKernel
-from latency.features import kind, measured_as, quantities
+from latency.features import kind, measured_as, memory_quantities, quantities, weight_bytes
 from latency.fitting import NETWORK, Accuracy
 from latency.kernel import Entry, Kernel
 from latency.planning import block_plan, head_plan, kernels
@@ -26,10 +26,11 @@ from searchspace.blocks import Block, Head
 from searchspace.files import write_atomically
 from searchspace.graph import Norm, Shape
 
-BlockCost = Callable[[Block, Shape, Entry, Norm | None], tuple[float, Entry]]
-HeadCost = Callable[[Head, Shape, Entry, int, Norm | None], float]
+BlockCost = Callable[[Block, Shape, Entry, Norm | None], tuple[float, int, Entry]]
+HeadCost = Callable[[Head, Shape, Entry, int, Norm | None], tuple[float, int]]
 
-FORMAT = 1
+FORMAT = 2
+MEMORY = "memory"  # what a network pays for having more weights than caches hold
 BUSIEST = 0.5  # share of interrupted runs above which a measurement tells more of the others than of the network
 COVERAGE = 0.9  # of unseen networks fall into a prediction's interval
 
@@ -132,41 +133,47 @@ class LatencyModel:
 
     def predict_ms(self, architecture: Architecture) -> float:
         """Milliseconds alone; some ten thousand architectures a second once their blocks have been met."""
-        entry = Entry()
-        norm = architecture.norm
-        ms = self.weights[NETWORK]
-        for block, shape in zip(architecture.blocks, architecture.shapes, strict=False):
-            part_ms, entry = self.block_ms(block, shape, entry, norm)
-            ms += part_ms
-        return ms + self.head_ms(architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
+        return sum(ms for _, ms in self.explain(architecture))
 
     def explain(self, architecture: Architecture) -> tuple[tuple[str, float], ...]:
-        """Milliseconds of each block (``blocks.3``), of the ``head``, and of what any ``network`` costs; they add up."""
+        """Milliseconds by part, which add up: each block (``blocks.3``), the ``head``, ``memory``, and any ``network``."""
         entry = Entry()
         norm = architecture.norm
         parts = []
+        weights = 0
         for index, (block, shape) in enumerate(zip(architecture.blocks, architecture.shapes, strict=False)):
-            part_ms, entry = self.block_ms(block, shape, entry, norm)
+            part_ms, part_weights, entry = self.block_cost(block, shape, entry, norm)
+            weights += part_weights
             parts.append((f"blocks.{index}", part_ms))
-        head_ms = self.head_ms(architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
-        return (*parts, ("head", head_ms), (NETWORK, self.weights[NETWORK]))
+        head_ms, head_weights = self.head_cost(
+            architecture.head, architecture.shapes[-1], entry, architecture.classes, norm
+        )
+        memory_ms = self.memory_ms(weights + head_weights)
+        return (*parts, ("head", head_ms), (MEMORY, memory_ms), (NETWORK, self.weights[NETWORK]))
 
     def by_kind(self, architecture: Architecture) -> tuple[tuple[str, float], ...]:
-        """Milliseconds of each kind of kernel and of what any ``network`` costs, the largest first; they add up."""
+        """Milliseconds of each kind of kernel, of ``memory`` and of any ``network``, the largest first; they add up."""
         planned = kernels(
             lower(architecture), nchwc_block=self.provenance.nchwc_block, precision=self.settings.precision
         )
-        parts = {NETWORK: self.weights[NETWORK]}
+        parts = {NETWORK: self.weights[NETWORK], MEMORY: self.memory_ms(weight_bytes(planned))}
         for kernel in planned:
             parts[kind(kernel)] = parts.get(kind(kernel), 0.0) + self.kernels_ms((kernel,))
         return tuple(sorted(parts.items(), key=lambda part: -part[1]))
 
+    def memory_ms(self, weights_bytes: float) -> float:
+        """Milliseconds that a network with so many bytes of weights waits for those that no cache holds."""
+        return sum(self.weights.get(name, 0.0) * value for name, value in memory_quantities(weights_bytes).items())
+
     @cached_property
-    def block_ms(self) -> BlockCost:
-        """Function of a block, its input's shape and state, and the normalisation: milliseconds, and its output's state."""
+    def block_cost(self) -> BlockCost:
+        """Function of a block, its input's shape and state, and the normalisation.
+
+        It returns milliseconds, bytes of weights, and its output's state.
+        """
 
         @lru_cache(maxsize=1 << 17)
-        def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, Entry]:
+        def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, int, Entry]:
             planned, leaves = block_plan(
                 block,
                 shape,
@@ -175,16 +182,19 @@ class LatencyModel:
                 nchwc_block=self.provenance.nchwc_block,
                 precision=self.settings.precision,
             )
-            return self.kernels_ms(planned), leaves
+            return self.kernels_ms(planned), weight_bytes(planned), leaves
 
         return cost
 
     @cached_property
-    def head_ms(self) -> HeadCost:
-        """Function of a head, its input's shape and state, the number of classes and the normalisation: milliseconds."""
+    def head_cost(self) -> HeadCost:
+        """Function of a head, its input's shape and state, the number of classes and the normalisation.
+
+        It returns milliseconds and bytes of weights.
+        """
 
         @lru_cache(maxsize=1 << 12)
-        def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> float:
+        def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> tuple[float, int]:
             planned = head_plan(
                 head,
                 shape,
@@ -194,7 +204,7 @@ class LatencyModel:
                 nchwc_block=self.provenance.nchwc_block,
                 precision=self.settings.precision,
             )
-            return self.kernels_ms(planned)
+            return self.kernels_ms(planned), weight_bytes(planned)
 
         return cost
 
@@ -209,7 +219,7 @@ class LatencyModel:
                 if name not in self.measured:
                     raise UnmeasuredKernel(
                         f"the latency model of {self.target!r} knows every kernel but {name!r}, which was never measured: "
-                        f"run `nas profile --target {self.target}` with networks that have it"
+                        f"run `nas profile --target {self.target} --like ARCH` with the network that needs it"
                     )
         found = quantities(planned, nchwc_block=self.provenance.nchwc_block)
         return sum(self.weights.get(name, 0.0) * value for name, value in found.items())
@@ -246,8 +256,12 @@ class LatencyModel:
         write_atomically(path, json.dumps(self.as_json(), indent=1).encode())
 
     @staticmethod
-    def load(path: Path) -> "LatencyModel":
+    def load(path: Path, *, remedy: str = "profile the target again") -> "LatencyModel":
         """The model in a file that `save` wrote.
+
+        Args:
+            path: of the file.
+            remedy: what to do about a file that cannot be used, for the message.
 
         Raises:
             ModelError: there is none, it is damaged, or of another format.
@@ -255,10 +269,10 @@ class LatencyModel:
         try:
             plain = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise ModelError(f"{path}: cannot be read as a latency model ({error})") from error
+            raise ModelError(f"{path}: cannot be read as a latency model ({error}): {remedy}") from error
         found = plain.get("format") if isinstance(plain, dict) else None
         if found != FORMAT:
-            raise ModelError(f"{path}: format must be {FORMAT}, got {found!r}: profile the target again")
+            raise ModelError(f"{path}: format must be {FORMAT}, got {found!r}: {remedy}")
         try:
             affinity = plain["settings"]["affinity"]
             weights = {name: float(value) for name, value in plain["weights"].items()}
@@ -279,7 +293,7 @@ class LatencyModel:
                 basis=plain["basis"],
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelError(f"{path}: the latency model is damaged ({error!r}): profile the target again") from error
+            raise ModelError(f"{path}: the latency model is damaged ({error!r}): {remedy}") from error
 
 
 def require_equal(target: str, here: Mapping[str, object], there: Mapping[str, object]) -> None:

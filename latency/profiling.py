@@ -12,7 +12,7 @@ import numpy as np
 from latency.choosing import Queue
 from latency.device import Device
 from latency.errors import DeviceUnreachable, ModelError
-from latency.features import measured_as, quantities
+from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
 from latency.model import COVERAGE, LatencyModel, Measurement
@@ -61,6 +61,7 @@ def profile_target(
     effort: Effort = EFFORT,
     folder: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> LatencyModel:
     """Measures networks on a target's device, fits its latency model to all that were ever measured there, and saves it.
 
@@ -77,6 +78,7 @@ def profile_target(
         effort: how long each network is measured.
         folder: where models lie, if not in `latency.store.models_folder`.
         on_progress: called after every job.
+        on_wait: called with who has the device if one must wait for it.
 
     Raises:
         ModelError: the runtime fuses otherwise than the rules say, or fewer than `FEWEST` measurements are stable.
@@ -91,7 +93,7 @@ def profile_target(
     known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
     block, precision = provenance.nchwc_block, target.settings.precision
     queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
-    with device.reserve(f"profiling {target.name}"):
+    with device.reserve(f"profiling {target.name}", on_wait=on_wait):
         while networks is None or len(measured) < networks:
             seconds = time.monotonic() - begin
             if limit_s is not None and seconds >= limit_s:
@@ -125,7 +127,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     block = provenance.nchwc_block
     precision = target.settings.precision
     planned = [kernels(lower(one.architecture), nchwc_block=block, precision=precision) for one in trusted]
-    rows = [quantities(part, nchwc_block=block) for part in planned]
+    rows = [network_quantities(part, nchwc_block=block) for part in planned]
     kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
     ms = np.array([one.ms for one in trusted])
     predicted = cross_validate(rows, ms.tolist())

@@ -53,6 +53,7 @@ def check_model(
     networks: int = HANDFUL,
     effort: Effort = EFFORT,
     on_slice: Callable[[int, Slice], None] | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Check:
     """Measures some of the model's networks again, from the fastest to the slowest, and compares.
 
@@ -62,7 +63,8 @@ def check_model(
     model.require(device.describe(), model.settings)
     before = _spread_out([one for one in model.measurements if one.trusted], networks)
     models = [stand_in(lower(one.architecture), model.settings.precision) for one in before]
-    timings = device.measure(models, settings=model.settings, effort=effort, on_slice=on_slice)
+    with device.reserve(f"checking the latency model of {model.target}", on_wait=on_wait):
+        timings = device.measure(models, settings=model.settings, effort=effort, on_slice=on_slice)
     repeated = [Measurement(one.architecture, timing) for one, timing in zip(before, timings, strict=True)]
     pairs = [(then, now) for then, now in zip(before, repeated, strict=True) if now.trusted]
     if len(pairs) < FEWEST:

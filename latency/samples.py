@@ -1,9 +1,11 @@
 """Networks to measure so that a latency model knows all kinds of kernels, whatever space it will be used on."""
 
+import contextlib
+import dataclasses
 import random
 from collections.abc import Iterator
 
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.blocks import (
     UIB,
     Block,
@@ -18,11 +20,15 @@ from searchspace.blocks import (
     Pool,
     Separable,
 )
+from searchspace.errors import ArchitectureError
 from searchspace.graph import ActivationKind, Norm
 
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 192, 224)
 ACTIVATIONS: dict[ActivationKind, int] = {"relu": 4, "relu6": 2, "hard_swish": 3, "silu": 1, "gelu": 1}  # how often
 UNALIGNED_SHARE = 0.25  # of networks have widths that no runtime likes, as trimming makes them
+ATTENTION_SHARE = 0.2  # of networks have some
+SHARES = (1, 0.75, 1.25, 0.6, 0.9, 1.1)  # of a network's resolution, at which it is measured as well
+WIDTHS = ((24, 40, 80, 128, 192, 320), (32, 64, 128, 256, 512, 1024))  # by stage, of lean networks and of older ones
 
 
 def varied_architectures(seed: int) -> Iterator[Architecture]:
@@ -30,6 +36,15 @@ def varied_architectures(seed: int) -> Iterator[Architecture]:
     source = random.Random(seed)
     while True:
         yield _Sampler(source).architecture()
+
+
+def resized(architecture: Architecture) -> Iterator[Architecture]:
+    """The same network at its own resolution and around it: enough for each of its kinds of kernels to be known."""
+    for share in SHARES:
+        with contextlib.suppress(ArchitectureError):
+            other = dataclasses.replace(architecture, resolution=max(1, round(share * architecture.resolution)))
+            lower(other)
+            yield other
 
 
 class _Sampler:
@@ -52,8 +67,11 @@ class _Sampler:
         )
         blocks: list[Block] = [stem]
         cin, pixels = stem.cout, self.resolution // stem.stride
-        kinds = self.source.sample(("separable", "uib", "uib", "fused", "fire", "attention"), 3)
-        for width in (24, 40, 80, 128, 192, 320)[: self.source.randint(3, 6)]:
+        kinds = self.source.sample(("separable", "uib", "uib", "fused", "fire"), 3)
+        if self.source.random() < ATTENTION_SHARE:
+            kinds[0] = "attention"
+        widths = self.source.choices(WIDTHS, (3, 1))[0]
+        for width in widths[: self.source.randint(3, 6)]:
             stride = 2 if pixels >= 8 else 1
             cout = self._width(width)
             for index in range(self.source.randint(1, 3)):

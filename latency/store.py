@@ -68,8 +68,12 @@ def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
     return shipped_model(target.name) if target.basis == "published" else load_model(target, folder=folder)
 
 
-def read_predictor(path: Path) -> Predictor:
+def read_predictor(path: Path, *, remedy: str = "profile the target again") -> Predictor:
     """The model in a file that `LatencyModel.save` or `PublishedModel.save` wrote.
+
+    Args:
+        path: of the file.
+        remedy: what to do about a file that cannot be used, for the message.
 
     Raises:
         ModelError: there is none, it is damaged, or of another format.
@@ -77,7 +81,7 @@ def read_predictor(path: Path) -> Predictor:
     try:
         plain = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path}: cannot be read as a latency model ({error})") from error
+        raise ModelError(f"{path}: cannot be read as a latency model ({error}): {remedy}") from error
     if isinstance(plain, dict) and plain.get("basis") == "published":
         return PublishedModel.from_json(plain, str(path))
-    return LatencyModel.load(path)
+    return LatencyModel.load(path, remedy=remedy)

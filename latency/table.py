@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from latency.features import CACHES
 from latency.fitting import NETWORK
 from latency.kernel import Entry
 from latency.model import LatencyModel
@@ -25,14 +26,16 @@ class BlockTable:
     an array of milliseconds and one of next states, by state and choice; where a choice does not fit a state there is infinity.
 
     Attributes:
-        ms: per slot (states, choices) milliseconds.
+        ms: per slot (states, choices) milliseconds; as imaginary part the bytes of weights, so that one look-up finds both.
         leaves: per slot (states, choices) the state that follows.
-        end_ms: (states,) milliseconds of the head and of any network, by the last state.
+        end_ms: (states,) the same of the head and of any network, by the last state.
+        memory_ms: milliseconds for each byte of weights beyond a size, with the size.
     """
 
-    ms: tuple[NDArray[np.float64], ...]
+    ms: tuple[NDArray[np.complex128], ...]
     leaves: tuple[NDArray[np.intp], ...]
-    end_ms: NDArray[np.float64]
+    end_ms: NDArray[np.complex128]
+    memory_ms: tuple[tuple[float, int], ...]
 
     @staticmethod
     def build(
@@ -61,20 +64,25 @@ class BlockTable:
         all_ms, all_leaves = [], []
         for choices in slots:
             following: dict[State, int] = {}
-            ms = np.full((len(states), len(choices)), np.inf)
+            ms = np.full((len(states), len(choices)), np.inf, np.complex128)
             leaves = np.zeros((len(states), len(choices)), np.intp)
             for row, state in enumerate(states):
                 for column, choice in enumerate(choices):
                     try:
-                        ms[row, column], left = _walk(model, state, choice, norm)
+                        cost, left = _walk(model, state, choice, norm)
                     except ArchitectureError:  # this choice does not fit behind that one
                         continue
+                    ms[row, column] = cost
                     leaves[row, column] = following.setdefault(left, len(following))
             states = list(following)
             all_ms.append(ms)
             all_leaves.append(leaves)
-        end = [model.weights[NETWORK] + model.head_ms(head, left, entry, classes, norm) for left, entry in states]
-        return BlockTable(tuple(all_ms), tuple(all_leaves), np.array(end))
+        end = [
+            model.weights[NETWORK] + complex(*model.head_cost(head, left, entry, classes, norm))
+            for left, entry in states
+        ]
+        memory_ms = tuple((model.weights.get(f"memory:beyond {name}", 0.0), size) for name, size in CACHES.items())
+        return BlockTable(tuple(all_ms), tuple(all_leaves), np.array(end), memory_ms)
 
     def lookup_ms(self, choices: NDArray[np.integer]) -> NDArray[np.float64]:
         """Milliseconds of many networks.
@@ -85,21 +93,27 @@ class BlockTable:
         Returns:
             (networks,) milliseconds; infinity where choices do not fit each other.
         """
-        total = np.zeros(len(choices))
+        total = np.zeros(len(choices), np.complex128)
         state: NDArray[np.intp] | None = None  # None: all networks are in the only state there is
         for slot, (ms, leaves) in enumerate(zip(self.ms, self.leaves, strict=True)):
             cell = choices[:, slot] if state is None else state * ms.shape[1] + choices[:, slot]
             total += ms.take(cell)
             state = leaves.take(cell) if leaves.any() else None
-        return total + (self.end_ms[0] if state is None else self.end_ms.take(state))
+        total += self.end_ms[0] if state is None else self.end_ms.take(state)
+        found = total.real.copy()
+        for ms_per_byte, size in self.memory_ms:
+            if ms_per_byte:
+                found += ms_per_byte * np.maximum(total.imag - size, 0.0)
+        return found
 
 
-def _walk(model: LatencyModel, state: State, choice: Choice, norm: Norm | None) -> tuple[float, State]:
+def _walk(model: LatencyModel, state: State, choice: Choice, norm: Norm | None) -> tuple[complex, State]:
+    """What a choice costs in a state, in milliseconds and (imaginary) bytes of weights, and the state it leaves."""
     shape, entry = state
-    ms = 0.0
+    cost = 0j
     for block in choice:
         leaving = block.output(shape)
-        block_ms, entry = model.block_ms(block, shape, entry, norm)
-        ms += block_ms
+        ms, weights, entry = model.block_cost(block, shape, entry, norm)
+        cost += complex(ms, weights)
         shape = leaving
-    return ms, (shape, entry)
+    return cost, (shape, entry)

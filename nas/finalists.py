@@ -149,7 +149,12 @@ def measure(
         if on_progress is not None:
             on_progress("measuring the finalists on the device", min(taken, least), least)
 
-    return device.measure(models, settings=settings, effort=MEASURING, on_slice=count)
+    def wait(holder: str) -> None:
+        if on_progress is not None:
+            on_progress(f"waiting for {device.name}: {holder}", 0, least)
+
+    with device.reserve("measuring finalists", on_wait=wait):
+        return device.measure(models, settings=settings, effort=MEASURING, on_slice=count)
 
 
 def _spread(front: Sequence[Tried]) -> list[Tried]:

@@ -73,4 +73,10 @@ def model_near(
             return model
         before = len(model.measurements)
         note(f"the latency model of {target.name!r} does not know such networks yet: some like it are measured now")
-    return profile_target(target, neighbours(architecture), networks=before + NETWORKS, on_progress=on_progress)
+    return profile_target(
+        target,
+        neighbours(architecture),
+        networks=before + NETWORKS,
+        on_progress=on_progress,
+        on_wait=lambda holder: note(f"waiting for {target.name}: {holder}"),
+    )

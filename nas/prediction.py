@@ -1,6 +1,7 @@
 """The latency model that a search needs: one that knows the space, or one that is profiled on the spot."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from latency.errors import DeviceUnreachable, ModelError, UnmeasuredKernel
 from latency.features import measured_as
@@ -8,12 +9,15 @@ from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import Progress, profile_target
 from latency.settings import Precision
-from latency.store import Predictor, load_model, load_predictor
+from latency.store import Predictor, load_model, load_predictor, read_predictor
 from latency.target import Target
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import Space
 
+RUN_REMEDY = (
+    "this run judged by it; delete the file to go on with the target's present model, or begin another run with --out"
+)
 NETWORKS = 48  # profiled for a space that the target's model does not know
 FEWEST_ALIKE = 24  # measured networks of a space's resolution, for the model to know it
 PROBES = 1000  # random networks of the space, all of whose kernels must have been measured
@@ -70,6 +74,18 @@ def knows(model: LatencyModel, space: Space) -> bool:
     return True
 
 
+def load_run_model(path: Path) -> Predictor:
+    """The latency model in a run's folder, by which the run judged so far.
+
+    Raises:
+        ModelError: it is damaged or of another format; the message says how to go on all the same.
+    """
+    return read_predictor(
+        path,
+        remedy=RUN_REMEDY,
+    )
+
+
 def model_for(
     target: Target,
     space: Space,
@@ -100,7 +116,14 @@ def model_for(
     device = target.open()
     block = device.describe().nchwc_block
     architectures = space_architectures(space, nchwc_block=block, precision=target.settings.precision)
-    return profile_target(target, architectures, networks=before + NETWORKS, device=device, on_progress=on_progress)
+    return profile_target(
+        target,
+        architectures,
+        networks=before + NETWORKS,
+        device=device,
+        on_progress=on_progress,
+        on_wait=lambda holder: note(f"waiting for {target.name}: {holder}"),
+    )
 
 
 def _hold_to_device(model: LatencyModel, target: Target, note: Callable[[str], None]) -> None:

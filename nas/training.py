@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from latency.host import computing
 from nas.average import Average
 from nas.checkpoint import Checkpoint, DataRecord, pack, unpack
 from nas.data import Batches, Data
@@ -118,6 +119,8 @@ def train(
 ) -> TrainingResult:
     """Train a network.
 
+    It stands still between two steps while something is measured on this machine (see `latency.host.computing`).
+
     Args:
         start: an architecture, trained from a random start; or a checkpoint, whose weights are the start (a schedule begins anew:
             that is how a candidate climbs from one rung to the next).
@@ -140,6 +143,7 @@ def train(
     """
     place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     cards = [place] if place.type == "cuda" else []
+    tell, asked = on_progress or _silent, stop or _never
     with torch.random.fork_rng(cards):
         run = _Run(
             start,
@@ -153,7 +157,17 @@ def train(
         )
         if state_file is not None and state_file.exists():
             run.restore(state_file)
-        finished = run.advance(state_file, save_every_s, on_progress or _silent, stop or _never)
+
+        def wait(holder: str) -> None:
+            tell(f"standing still while {holder}", run.images, run.total)
+
+        with computing("training", on_wait=wait) as give_way:
+
+            def ends() -> bool:
+                give_way()
+                return asked()
+
+            finished = run.advance(state_file, save_every_s, tell, ends)
         return run.result(finished=finished)
 
 

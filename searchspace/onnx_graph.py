@@ -81,14 +81,21 @@ def fold(lowered: Graph, state: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def random_weights(lowered: Graph, *, seed: int = 0) -> dict[str, Array]:
-    """Deployed weights drawn so that activations keep their scale: enough to measure a network that was never trained."""
+    """Deployed weights drawn so that activations keep their scale: enough to measure a network that was never trained.
+
+    Every convolution is scaled by the size of what it reads, which sums on residual paths let grow: in an attention, scores of
+    hundreds would make the softmax put out denormal numbers, with which a processor takes up to twenty times as long.
+    """
     source = np.random.default_rng(seed)
     weights: dict[str, Array] = {}
+    sizes: list[float] = []  # estimated root mean square of each op's result
     for op in lowered.ops:
+        inputs = [sizes[position] for position in op.inputs]
+        sizes.append(_size(op, inputs))
         match op:
             case graph.Conv() | graph.Linear():
                 shape = weight_shape(op)
-                limit = (6.0 / np.prod(shape[1:])) ** 0.5
+                limit = (3.0 / np.prod(shape[1:])) ** 0.5 / inputs[0]
                 drawn = source.random(shape, dtype=np.float32)
                 drawn -= 0.5
                 drawn *= np.float32(2 * limit)
@@ -96,9 +103,23 @@ def random_weights(lowered: Graph, *, seed: int = 0) -> dict[str, Array]:
                 if isinstance(op, graph.Linear) or op.bias or op.norm:
                     weights[f"{op.name}.bias"] = np.full(op.shape.channels, 0.01, np.float32)
             case graph.Normalize():
-                weights[f"{op.name}.weight"] = np.ones(op.shape.channels, np.float32)
+                weights[f"{op.name}.weight"] = np.full(op.shape.channels, 1 / inputs[0], np.float32)
                 weights[f"{op.name}.bias"] = np.zeros(op.shape.channels, np.float32)
     return weights
+
+
+def _size(op: graph.Op, inputs: list[float]) -> float:
+    """Root mean square of what an op makes of inputs of these, roughly."""
+    match op:
+        case graph.Conv() | graph.Linear() | graph.Normalize():
+            return 1.0
+        case graph.Activation():
+            return 0.5 if op.function in ("sigmoid", "hard_sigmoid") else 0.7 * inputs[0]
+        case graph.Scale():
+            return 0.5 * inputs[0]
+        case graph.Add():
+            return float(sum(size**2 for size in inputs) ** 0.5)
+    return max(inputs, default=1.0)
 
 
 def weight_shape(op: graph.Conv | graph.Linear) -> tuple[int, ...]:

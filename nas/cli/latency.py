@@ -1,6 +1,7 @@
 """`nas targets`, `nas profile` and `nas predict`: what is known of devices, and finding out more."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from nas.cli.console import app, progress_bar, show_json, stdout
+from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier, networks
 from nas.cli.targets import LISTING, targets_app
 from nas.errors import StudyError
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from latency.model import LatencyModel
     from latency.timing import Slice
     from nas.cli.console import Bar
+    from searchspace.architecture import Architecture
 
 FIRST = 24  # varied networks measured as they come, before those that tell most
 
@@ -57,6 +59,12 @@ def profile(
     networks: Annotated[int | None, typer.Option(min=1, help="Measured networks there shall be in all.")] = None,
     space: Annotated[str | None, typer.Option(help="Measure networks of this space, instead of varied ones.")] = None,
     resolution: Annotated[int, typer.Option(min=1, help="Pixels a side, for a space that leaves it to the data.")] = 32,
+    like: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--like", metavar="ARCH", help="Measure this network, at several resolutions. Repeat it for more."
+        ),
+    ] = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only measure a few again: does the model still hold?")
     ] = False,
@@ -71,23 +79,29 @@ def profile(
     Example: [bold]nas profile --target host --minutes 5[/]
     """
     if check or recalibrate:
-        if minutes is not None or networks is not None or space is not None:
+        if any(option is not None for option in (minutes, networks, space, like)):
             raise StudyError(
-                "--check and --recalibrate take no --minutes, --networks or --space: they measure a fixed few"
+                "--check and --recalibrate take no --minutes, --networks, --space or --like: they measure a fixed few"
             )
         _renew(target, change_it=recalibrate, json=json)
         return
     from latency.profiling import Progress, profile_target
-    from latency.samples import varied_architectures
+    from latency.samples import resized, varied_architectures
     from latency.target import load_target
     from nas.prediction import NETWORKS, space_architectures
     from searchspace.space import load_space
 
     if minutes is not None and not minutes > 0:
         raise StudyError(f"--minutes must be above 0, got {minutes:g}")
+    if like and space is not None:
+        raise StudyError("--like and --space both say what to measure: give one of them")
     where = load_target(target)
     device = where.open()
-    if space is None:
+    in_order: int | None = None
+    architectures: Iterator[Architecture]
+    if like:
+        architectures = itertools.chain.from_iterable(resized(one) for text in like for one in _loaded(text, {}))
+    elif space is None:
         architectures, in_order = varied_architectures(seed), FIRST
     else:
         in_order = NETWORKS
@@ -98,15 +112,17 @@ def profile(
             precision=where.settings.precision,
             seed=seed,
         )
-    limit_s = 60 * minutes if minutes is not None else None if networks is not None else 300.0
+    limit_s = 60 * minutes if minutes is not None else None if networks is not None or like else 300.0
     with progress_bar(f"profiling {where.name}") as bar:
 
         def show(state: Progress) -> None:
             what = f"measuring on {where.name}: {state.networks} networks"
             if state.wanted is not None:
                 bar(what, state.networks, state.wanted)
+            elif state.limit_s is not None:
+                bar(what, round(state.seconds), round(state.limit_s))
             else:
-                bar(what, round(state.seconds), round(state.limit_s or 0))
+                bar(what, state.networks, None)
 
         model = profile_target(
             where,
@@ -116,6 +132,7 @@ def profile(
             in_order=in_order,
             device=device,
             on_progress=show,
+            on_wait=waiting_for(where.name),
         )
     _show_profile(model, json=json)
 
@@ -146,7 +163,12 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     target = load_target(name)
     model = load_model(target)
     with progress_bar(f"checking {target.name}") as bar:
-        found = check_model(model, target.open(), on_slice=counting(bar, f"measuring on {target.name} again"))
+        found = check_model(
+            model,
+            target.open(),
+            on_slice=counting(bar, f"measuring on {target.name} again"),
+            on_wait=waiting_for(target.name),
+        )
     if change_it:
         _show_profile(recalibrate(model, found, target=target), json=json)
         return
@@ -169,6 +191,11 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
         )
     if not json:
         stdout.print(f"{target.name}: the latency model holds: {told}")
+
+
+def waiting_for(name: str) -> "Callable[[str], None]":
+    """Says that a device is taken, and by whom."""
+    return lambda holder: note(f"waiting for {name}: {holder}")
 
 
 def counting(bar: "Bar", what: str) -> "Callable[[int, Slice], None]":
@@ -201,10 +228,10 @@ def predict(
 
     Example: [bold]nas predict mobilenet_v2 mobilenet_v3_large --target host[/]
     """
+    from latency.errors import UnmeasuredKernel
     from latency.published.model import PublishedModel
     from latency.store import load_predictor
     from latency.target import load_target
-    from nas.arch import load_architecture
 
     model = load_predictor(load_target(target))
     published = model if isinstance(model, PublishedModel) else None
@@ -216,9 +243,11 @@ def predict(
     }
     rows: list[dict[str, Any]] = []
     for text in architectures:
-        loaded = _lines(text, options) if text.endswith(".jsonl") else [load_architecture(text, **options)]
-        for architecture in loaded:
-            found = model.predict(architecture)
+        for architecture in _loaded(text, options):
+            try:
+                found = model.predict(architecture)
+            except UnmeasuredKernel as error:
+                raise UnmeasuredKernel(str(error).replace("--like ARCH", f"--like {text}")) from None
             row: dict[str, Any] = {
                 "name": architecture.name or text,
                 "fingerprint": architecture.fingerprint,
@@ -257,7 +286,14 @@ def predict(
             stdout.print(f"{row['name']}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
-def _lines(path: str, options: dict[str, Any]) -> list[Any]:
+def _loaded(text: str, options: dict[str, Any]) -> "list[Architecture]":
+    """The architecture that is meant, or all of a file of them."""
+    from nas.arch import load_architecture
+
+    return _lines(text, options) if text.endswith(".jsonl") else [load_architecture(text, **options)]
+
+
+def _lines(path: str, options: dict[str, Any]) -> "list[Architecture]":
     """The architectures of a file with one JSON object a line; options that change an architecture do not apply to it."""
     from searchspace.architecture import Architecture
     from searchspace.errors import ArchitectureError, NasError

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.latency import counting
+from nas.cli.latency import counting, waiting_for
 from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier, networks
 from nas.errors import ExportError
 
@@ -55,7 +55,7 @@ def measure(
     models, predicted = zip(*(_measurable(text, where, options) for text in networks), strict=True)
     device = where.open()
     effort = Effort(processes=3, slices=12, limit_s=20.0)
-    with device.reserve("measuring", on_wait=lambda holder: note(f"waiting for {where.name}: {holder}")):
+    with device.reserve("measuring", on_wait=waiting_for(where.name)):
         with progress_bar("measuring") as bar:
             timings = device.measure(
                 models, settings=where.settings, effort=effort, on_slice=counting(bar, f"measuring on {where.name}")

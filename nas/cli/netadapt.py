@@ -208,10 +208,11 @@ def _model(run: "Run", target: "Target", start: "Checkpoint") -> "LatencyModel":
     from latency.model import LatencyModel
     from latency.profiling import Progress
     from nas.neighbours import model_near
+    from nas.prediction import RUN_REMEDY
 
     kept = run.file("latency_model.json")
     if kept.exists():
-        return LatencyModel.load(kept)
+        return LatencyModel.load(kept, remedy=RUN_REMEDY)
     with progress_bar("profiling") as bar:
 
         def show(state: Progress) -> None:

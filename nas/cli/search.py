@@ -164,12 +164,11 @@ def _model(run: "Run", target: "Target", space: "Space") -> "Predictor":
     """The latency model of this run: the one it was started with, so that a resumed search judges as before."""
     from latency.profiling import Progress
     from latency.published.model import PublishedModel
-    from latency.store import read_predictor
-    from nas.prediction import model_for
+    from nas.prediction import load_run_model, model_for
 
     kept = run.file(MODEL_FILE)
     if kept.exists():
-        return read_predictor(kept)
+        return load_run_model(kept)
     with progress_bar("profiling") as bar:
 
         def show(state: Progress) -> None:

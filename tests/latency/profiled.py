@@ -16,12 +16,12 @@ QUICK = Effort(processes=1, slices=4)
 
 @lru_cache(maxsize=1)
 def fake_model() -> LatencyModel:
-    """A model of 96 varied networks on a device without noise."""
+    """A model of 128 varied networks on a device without noise."""
     with tempfile.TemporaryDirectory() as folder:
         return profile_target(
             load_target("host"),
             varied_architectures(0),
-            networks=96,
+            networks=128,
             device=FakeDevice(),
             effort=QUICK,
             folder=Path(folder),

@@ -87,5 +87,5 @@ def test_arithmetic_is_never_less_than_the_graph_s():
     """Padding to blocks only adds: the staircase that makes unaligned widths slow."""
     for seed in range(60):
         for kernel in kernels(lower(wild_architecture(seed)), nchwc_block=16):
-            if kernel.op == "Conv":
+            if kernel.op == "Conv" and not kernel.padding:  # a window outside the image costs nothing
                 assert quantities([kernel], nchwc_block=16)[f"{kind(kernel)}:macs"] >= kernel.macs

@@ -76,6 +76,41 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
         pass
 
 
+def test_what_computes_lets_the_one_that_measures_go_first_and_then_goes_on(tmp_path):
+    done = tmp_path / "done"
+    measuring = multiprocessing.get_context("spawn").Process(target=_measure, args=(str(done),))
+    heard = []
+    with DeviceLock("d").shared("training", on_wait=heard.append) as give_way:
+        measuring.start()
+        while not done.exists():
+            give_way()
+        assert heard == [f"process {measuring.pid}, measuring"]  # it was let in, and had ended when we went on
+        assert done.read_text() == f"process {os.getpid()}, training"
+        assert DeviceLock("d").holder() == f"process {os.getpid()}, training"
+    measuring.join()
+    assert DeviceLock("d").holder() is None
+
+
+def test_those_that_compute_do_not_wait_for_each_other():
+    with (
+        DeviceLock("d").shared("training", on_wait=pytest.fail) as one,
+        DeviceLock("d").shared("training", on_wait=pytest.fail) as other,
+    ):
+        one()
+        other()
+
+
+def test_computing_waits_for_the_one_that_measures(other):
+    with DeviceLock("d").shared("training", on_wait=lambda holder: other.kill()):
+        assert DeviceLock("d").holder() == f"process {os.getpid()}, training"
+
+
+def _measure(done: str) -> None:
+    heard: list[str] = []
+    with DeviceLock("d").held("measuring", on_wait=heard.append):
+        Path(done).write_text(heard[0])
+
+
 def test_taking_turns_excludes(tmp_path):
     """Three processes add to a number in a file, each in two steps: none is lost only if they take turns."""
     counter = tmp_path / "counter"

@@ -7,7 +7,7 @@ import pytest
 
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.fake import FakeDevice, true_ms
-from latency.features import measured_as
+from latency.features import measured_as, weight_bytes
 from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.samples import varied_architectures
@@ -55,6 +55,7 @@ def test_explanations_add_up_and_name_every_block(model, unseen):
         assert [name for name, _ in parts] == [
             *(f"blocks.{i}" for i in range(len(architecture.blocks))),
             "head",
+            "memory",
             "network",
         ]
         assert sum(ms for _, ms in parts) == pytest.approx(model.predict_ms(architecture))
@@ -73,7 +74,7 @@ def test_kinds_of_kernels_add_up_and_the_dominating_one_comes_first(model, unsee
 def test_predicting_by_blocks_is_predicting_by_kernels(model, unseen):
     for architecture in unseen:
         found = kernels(lower(architecture), nchwc_block=model.provenance.nchwc_block)
-        expected = model.kernels_ms(found) + model.weights["network"]
+        expected = model.kernels_ms(found) + model.memory_ms(weight_bytes(found)) + model.weights["network"]
         assert model.predict_ms(architecture) == pytest.approx(expected)
 
 
@@ -100,8 +101,8 @@ def test_files_keep_everything(model, unseen, tmp_path):
     [
         (b"", "cannot be read"),
         (b"\x80\x04]", "cannot be read"),
-        (b"[]", "format must be 1, got None"),
-        (b'{"format": 9}', "format must be 1, got 9"),
+        (b"[]", "format must be 2, got None"),
+        (b'{"format": 9}', "format must be 2, got 9"),
         (b'{"format": 1}', "damaged"),
     ],
 )

@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from latency.fake import FakeDevice
+from latency.features import weight_bytes
 from latency.kernel import Entry, Kernel
 from latency.kernel_check import check_rules
 from latency.model import LatencyModel
@@ -134,4 +135,5 @@ def test_an_8_bit_target_measures_and_predicts_8_bit_networks(tmp_path: Path):
     again = LatencyModel.load(path)
     for architecture in itertools.islice(varied_architectures(0), 20):
         whole = kernels(lower(architecture), nchwc_block=BLOCK, precision="int8")
-        assert again.predict_ms(architecture) == pytest.approx(again.kernels_ms(whole) + again.weights["network"])
+        expected = again.kernels_ms(whole) + again.memory_ms(weight_bytes(whole)) + again.weights["network"]
+        assert again.predict_ms(architecture) == pytest.approx(expected)

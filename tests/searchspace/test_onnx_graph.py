@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime
 import pytest
@@ -64,3 +65,17 @@ def test_squeeze_excite_fuses_into_three_convolutions_and_one_product(tmp_path: 
     nodes = executed(emitted(Architecture((Conv(cout=8), block), ClassicHead(), resolution=16)), tmp_path)
     assert nodes["Mul"] == 1
     assert not {"Relu", "HardSigmoid", "HardSwish"} & nodes.keys()
+
+
+def test_attention_behind_many_sums_gets_no_denormal_numbers() -> None:
+    """They would make a network that was never trained up to twenty times as slow as a trained one."""
+    bottleneck = UIB(cout=32, hidden=64, dw_mid=3, residual=True)
+    attention = MultiQueryAttention(heads=2, key_dim=16, value_dim=16)
+    blocks = (Conv(cout=32, stride=2), *[bottleneck] * 12, attention)
+    model = onnx.load_from_string(emitted(Architecture(blocks, resolution=32)))
+    [shares] = [node.output[0] for node in model.graph.node if node.op_type == "Softmax"]
+    model.graph.output.append(onnx.helper.make_tensor_value_info(shares, onnx.TensorProto.FLOAT, None))
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).standard_normal((1, 3, 32, 32), np.float32)
+    found = session.run([shares], {"image": images})[0]
+    assert found.min() > np.finfo(np.float32).tiny

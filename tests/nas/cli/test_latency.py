@@ -9,7 +9,10 @@ import pytest
 
 from latency.fake import FakeDevice
 from latency.model import LatencyModel
+from latency.profiling import write_measurements
 from nas.cli import main
+from searchspace.architecture import Architecture
+from searchspace.blocks import Conv
 from tests.latency.models import small_model
 from tests.latency.profiled import fake_model
 
@@ -78,7 +81,9 @@ def test_recalibrating_makes_it_hold(models, monkeypatch, capsys) -> None:
     assert len(LatencyModel.load(path).measurements) == len(fake_model().measurements)
 
 
-@pytest.mark.parametrize("other", [("--minutes", "1"), ("--networks", "20"), ("--space", "default")])
+@pytest.mark.parametrize(
+    "other", [("--minutes", "1"), ("--networks", "20"), ("--space", "default"), ("--like", "mobilenet_v2")]
+)
 def test_a_check_takes_no_options_of_measuring_more(models, monkeypatch, capsys, other) -> None:
     assert nas(monkeypatch, "profile", "--check", *other) == 2
     assert "--check and --recalibrate take no" in capsys.readouterr().err
@@ -90,6 +95,21 @@ def test_profile_reports_what_it_promises_and_goes_on(models, monkeypatch, capsy
         found = told(capsys)
         assert found["networks"] == networks
         assert set(found["held_out"]) >= {"n", "within_5", "within_10", "median_error", "p95_error", "spearman"}
+
+
+def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_the_message_names(
+    models, monkeypatch, capsys, tmp_path
+) -> None:
+    [path] = models.glob("*.json")
+    write_measurements(path.with_suffix(".jsonl"), fake_model().measurements)  # what profiling left beside the model
+    file = tmp_path / "nine.json"
+    blocks = (Conv(cout=16, stride=2), Conv(cout=16, kernel=9))
+    file.write_text(json.dumps(Architecture(blocks, resolution=32).to_dict()))
+    assert nas(monkeypatch, "predict", str(file)) == 2
+    command = f"nas profile --target host --like {file}"
+    assert command in capsys.readouterr().err
+    assert nas(monkeypatch, *command.split()[1:]) == 0
+    assert nas(monkeypatch, "predict", str(file)) == 0
 
 
 def test_an_explanation_adds_up_by_block_and_by_kernel(models, monkeypatch, capsys) -> None:

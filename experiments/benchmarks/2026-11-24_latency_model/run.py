@@ -1,6 +1,6 @@
 """How well latency is predicted on this machine, and what that costs, beside the noise of the same measurements.
 
-    python -m experiments.benchmarks.2026-11-22_latency_model.run --minutes 20
+    python -m experiments.benchmarks.2026-11-24_latency_model.run --minutes 20 [--target host-int8]
 
 Measures for so many minutes (``--minutes 0``: not at all) and goes on where an earlier call ended; then evaluates what there
 is and writes ``result.jsonl``, the table in ``README.md`` and, where matplotlib is installed, the plots. It needs the machine
@@ -8,7 +8,9 @@ for itself.
 """
 
 import argparse
+import dataclasses
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,23 +19,26 @@ from typing import Any
 import numpy as np
 
 from experiments.record import write_record
+from latency.errors import UnmeasuredKernel
 from latency.fitting import accuracy
-from latency.host import HostDevice
 from latency.model import BUSIEST, Measurement
 from latency.planning import kernels
-from latency.target import load_target
+from latency.profiling import fit_model, profile_target, read_measurements
+from latency.samples import varied_architectures
+from latency.settings import Precision
+from latency.target import Target, load_target
 from latency.timing import Timing
 from searchspace.architecture import lower
 
 from . import methods, plots
 from .methods import Method
-from .tasks import WIDTHS, Sample, Task, measure, networks, read
+from .tasks import VARIED, WIDTHS, Sample, Task, measure, networks, read
 
 HERE = Path(__file__).parent
-SIZES = (8, 16, 32, 64, 128, 200)  # of the learning curve
+SIZES = (16, 32, 64, 128, 200)  # of the learning curve
 REPEATS = 5
 FEWEST = 12  # networks below which nothing is fitted or compared
-BEGIN, END = "<!-- results -->\n", "<!-- end of results -->\n"
+FIRST = 24  # networks that are profiled as they come, before those that tell most, as `nas profile` does
 
 Row = dict[str, Any]
 
@@ -41,50 +46,92 @@ Row = dict[str, Any]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="of measuring, at most")
-    parser.add_argument("--measurements", type=Path, default=HERE / "measurements.jsonl", help="where they are kept")
+    parser.add_argument("--target", choices=("host", "host-int8"), default="host")
     options = parser.parse_args()
-    settings = load_target("host").settings
-    device = HostDevice("host")
+    target = load_target(options.target)
+    folder = HERE / options.target
+    device = target.open()
+    begin = time.monotonic()
     if options.minutes > 0:
-        measure(device, options.measurements, settings=settings, limit_s=60 * options.minutes, tell=tell)
-    rows = evaluate(options.measurements, block=device.describe().nchwc_block)
-    write_record(HERE / "result.jsonl", rows)
-    write_table(HERE / "README.md", rows)
-    plots.draw(HERE, rows, tell=tell)
+        profile(target, folder, limit_s=60 * options.minutes)
+        left_s = 60 * options.minutes - (time.monotonic() - begin)
+        measure(device, folder / "measurements.jsonl", settings=target.settings, limit_s=left_s, tell=tell)
+    rows = evaluate(folder, target, block=device.describe().nchwc_block)
+    write_record(folder / "result.jsonl", rows)
+    write_table(HERE / "README.md", rows, target.name)
+    plots.draw(folder, rows, tell=tell)
+
+
+def profile(target: Target, folder: Path, *, limit_s: float) -> None:
+    """What ``nas profile --networks N`` does, with the measurements kept here."""
+    profile_target(
+        target,
+        varied_architectures(0),
+        networks=VARIED[target.settings.precision],
+        limit_s=limit_s,
+        in_order=FIRST,
+        folder=folder,
+        on_progress=lambda state: tell(f"{state.networks} of {state.wanted} networks profiled"),
+    )
 
 
 def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def evaluate(path: Path, *, block: int) -> list[Row]:
+def evaluate(folder: Path, target: Target, *, block: int) -> list[Row]:
     """Every result that the measurements so far allow."""
+    precision = target.settings.precision
     timings: dict[tuple[str, str], Timing] = {}
     profiles: dict[str, list[float]] = {}
-    for row in read(path):
+    for row in read(folder / "measurements.jsonl"):
         if row["purpose"] == "profile":
             profiles[row["name"]] = row["ms"]
         else:
             timings[row["purpose"], row["name"]] = Timing.from_json(row["timing"])
-    sets = {
-        purpose: samples(networks(purpose), timings, block=block)
-        for purpose in ("fit", "held out", "varied", "reference", "staircase")
-    }
+    tasks = {purpose: networks(purpose) for purpose in ("fit", "held out", "reference", "staircase")}
+    profiled = [one for log in sorted(folder.glob(f"{target.name}-*.jsonl")) for one in read_measurements(log)]
+    tasks["varied"] = [Task("varied", str(index), one.architecture) for index, one in enumerate(profiled)]
+    timings |= {("varied", str(index)): one.timing for index, one in enumerate(profiled)}
+    sets = {purpose: samples(found, timings, block=block, precision=precision) for purpose, found in tasks.items()}
     rows: list[Row] = [{"result": "measured", **{name: len(found) for name, found in sets.items()}, **effort(timings)}]
     ours = partial(methods.ours, block=block)
-    everything = [*sets["fit"], *sets["varied"]]
-    rows += compared("held out", "ours", ours, sets["fit"], sets["held out"])
-    large = [one for one in sets["held out"] if resolution(one) > 100]
-    rows += compared("held out above 100 px", "ours", ours, sets["fit"], large)
-    rows += compared("references", "ours, varied networks", ours, sets["varied"], sets["reference"])
-    rows += compared("references", "ours, all networks", ours, everything, sets["reference"])
+    fitted, held_out, varied = sets["fit"], sets["held out"], sets["varied"]
+    everything = [*fitted, *varied]
+    for what, how, known, wanted in (
+        ("held out", "ours", fitted, held_out),
+        ("held out above 100 px", "ours", fitted, [one for one in held_out if resolution(one) > 100]),
+        ("held out", "ours, `nas profile`", varied, held_out),
+        ("references", "ours, `nas profile`", varied, sets["reference"]),
+        ("references", "ours, all networks", everything, sets["reference"]),
+    ):
+        rows += [
+            {**row, **honesty(known, wanted, target, block=block)} for row in compared(what, how, ours, known, wanted)
+        ]
     rows += side_by_side(sets, timings, profiles, ours=ours)
-    rows += learning_curve(sets["fit"], sets["held out"], ours)
+    rows += learning_curve(fitted, held_out, ours)
     rows += staircase(everything, sets["staircase"], ours)
     return rows
 
 
-def samples(tasks: Sequence[Task], timings: Mapping[tuple[str, str], Timing], *, block: int) -> list[Sample]:
+def honesty(known: Sequence[Sample], wanted: Sequence[Sample], target: Target, *, block: int) -> Row:
+    """What share of networks lies in the 90 % interval of the product's own model, and how many of them it refuses."""
+    provenance = dataclasses.replace(target.open().describe(), nchwc_block=block)
+    model = fit_model(target, provenance, tuple(Measurement(one.architecture, one.timing) for one in known))
+    within, refused = [], 0
+    for one in wanted:
+        try:
+            found = model.predict(one.architecture)
+        except UnmeasuredKernel:
+            refused += 1
+        else:
+            within.append(found.low_ms <= one.ms <= found.high_ms)
+    return {"in_interval": float(np.mean(within)), "refused": refused}
+
+
+def samples(
+    tasks: Sequence[Task], timings: Mapping[tuple[str, str], Timing], *, block: int, precision: Precision
+) -> list[Sample]:
     """The networks whose measurements can be trusted, with their kernels."""
     found = []
     for task in tasks:
@@ -92,13 +139,14 @@ def samples(tasks: Sequence[Task], timings: Mapping[tuple[str, str], Timing], *,
         if timing is None or task.architecture is None:
             continue
         if Measurement(task.architecture, timing).trusted:
-            found.append(Sample(task, timing, kernels(lower(task.architecture), nchwc_block=block)))
+            found.append(
+                Sample(task, timing, kernels(lower(task.architecture), nchwc_block=block, precision=precision))
+            )
     return found
 
 
 def resolution(sample: Sample) -> int:
-    assert sample.task.architecture is not None
-    return sample.task.architecture.resolution
+    return sample.architecture.resolution
 
 
 def effort(timings: Mapping[tuple[str, str], Timing]) -> Row:
@@ -147,6 +195,8 @@ def side_by_side(
     block_ms = {name: timing.low_ms for (purpose, name), timing in timings.items() if purpose == "block"}
     known = sets["fit"]
     wanted = [one for one in sets["held out"] if all(name in block_ms for name in methods.block_names(one))]
+    if not block_ms:
+        return []
 
     def table(known: Sequence[Sample], wanted: Sequence[Sample], *, calibrated: bool) -> "methods.Array":
         return methods.block_table(wanted, block_ms, calibrated=calibrated)
@@ -199,18 +249,20 @@ def staircase(known: Sequence[Sample], wanted: Sequence[Sample], ours: Method) -
     ]
 
 
-def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """Put the results into the README, between its two marks."""
+def write_table(path: Path, rows: Sequence[Row], target: str) -> None:
+    """Put the results of a target into the README, between its two marks."""
     lines = [
-        "| networks | method | n | within ±5 % | ±10 % | median error | 95th percentile | Kendall | noise: median | 95th |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| networks | method | fitted to | n | within ±5 % | ±10 % | median error | 95th percentile | Kendall "
+        "| in the 90 % interval | noise: median | 95th |",
+        "| --- " * 12 + "|",
     ]
     for row in rows:
         if row["result"] in ("accuracy", "staircase"):
+            interval = f"{row['in_interval']:.1%}" if "in_interval" in row else "–"
             lines.append(
-                f"| {row['networks']} | {row['method']} | {row['n']} | {row['within_5']:.1%} | {row['within_10']:.1%} | "
-                f"{row['median_error']:.1%} | {row['p95_error']:.1%} | {row['kendall']:.3f} | "
-                f"{row['noise_median']:.1%} | {row['noise_p95']:.1%} |"
+                f"| {row['networks']} | {row['method']} | {row['fitted_to']} | {row['n']} | {row['within_5']:.1%} | "
+                f"{row['within_10']:.1%} | {row['median_error']:.1%} | {row['p95_error']:.1%} | {row['kendall']:.3f} | "
+                f"{interval} | {row['noise_median']:.1%} | {row['noise_p95']:.1%} |"
             )
     lines += [
         "",
@@ -223,9 +275,10 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
         for row in rows
         if row["result"] == "learning curve"
     ]
+    begin, end = f"<!-- results: {target} -->\n", f"<!-- end of results: {target} -->"
     text = path.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    path.write_text(before + BEGIN + "\n" + "\n".join(lines) + "\n\n" + END + rest.split(END)[1], encoding="utf-8")
+    before, rest = text.split(begin)
+    path.write_text(before + begin + "\n" + "\n".join(lines) + "\n\n" + end + rest.split(end)[1], encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from sklearn.ensemble import GradientBoostingRegressor
 
-from latency.features import kind, quantities
+from latency.features import kind, network_quantities
 from latency.fitting import fit, total
 from latency.kernel import Kernel
 
@@ -43,8 +43,8 @@ def roofline(known: Sequence[Sample], wanted: Sequence[Sample]) -> Array:
 
 def ours(known: Sequence[Sample], wanted: Sequence[Sample], *, block: int) -> Array:
     """The product's own: a sum over fused kernels, non-negative, fitted to whole networks."""
-    weights = fit([quantities(one.kernels, nchwc_block=block) for one in known], [one.ms for one in known])
-    return np.array([total(weights, quantities(one.kernels, nchwc_block=block)) for one in wanted])
+    weights = fit([network_quantities(one.kernels, nchwc_block=block) for one in known], [one.ms for one in known])
+    return np.array([total(weights, network_quantities(one.kernels, nchwc_block=block)) for one in wanted])
 
 
 def block_table(wanted: Sequence[Sample], block_ms: Mapping[str, float], *, calibrated: bool) -> Array:

@@ -7,7 +7,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,7 @@ from latency.device import Device
 from latency.kernel import Kernel
 from latency.kernel_check import kernel_text, node_text, weight_shapes
 from latency.planning import kernels
-from latency.samples import varied_architectures
-from latency.settings import Effort, RuntimeSettings
+from latency.settings import Effort, Precision, RuntimeSettings
 from latency.stand_in import stand_in
 from latency.timing import Timing
 from searchspace.architecture import Architecture, lower, lower_block
@@ -30,7 +28,9 @@ from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
 
 RESOLUTIONS = (64, 96, 128, 160, 192, 224)
-FIT, HELD_OUT, VARIED, TABLED, PROFILED = 200, 110, 200, 32, 48
+FIT, HELD_OUT, TABLED, PROFILED = 200, 110, 32, 48
+FIT_INT8, HELD_OUT_INT8 = 64, 64
+VARIED = {"fp32": 500, "int8": 160}  # networks of `nas profile`
 SCALINGS = ((0.5, 96), (0.75, 160), (1.0, 128), (1.0, 224))  # α and ρ of the references
 TOO_SLOW = ("mobilenet_v4_conv_l", "mobilenet_v4_hybrid_m", "mobilenet_v4_hybrid_l")
 WIDTHS = range(8, 129)
@@ -50,10 +50,10 @@ class Task:
     architecture: Architecture | None = None
     block: BlockKey | None = None
 
-    def model(self) -> bytes:
+    def model(self, precision: Precision) -> bytes:
         """What the device gets."""
         if self.architecture is not None:
-            return stand_in(lower(self.architecture), "fp32")
+            return stand_in(lower(self.architecture), precision)
         assert self.block is not None
         block, shape, norm = self.block
         graph = Graph(tuple(lower_block(block, shape, norm)))
@@ -66,7 +66,7 @@ class Task:
 
 
 def networks(purpose: str) -> list[Task]:
-    """The networks of one purpose: ``fit``, ``held out``, ``varied``, ``reference``, ``staircase``."""
+    """The networks of one purpose: ``fit``, ``held out``, ``reference``, ``staircase``."""
     match purpose:
         case "fit" | "held out":
             space, source = load_space("default"), random.Random(purpose)
@@ -77,8 +77,6 @@ def networks(purpose: str) -> list[Task]:
                 )
                 for _ in range(count)
             ]
-        case "varied":
-            drawn = list(islice(varied_architectures(7), VARIED))
         case "reference":
             return [
                 Task(purpose, f"{name} α={alpha:g} {pixels} px", dataclasses.replace(build(alpha), resolution=pixels))
@@ -119,17 +117,20 @@ def measure(
 ) -> None:
     """Measures what is not in the file yet, until everything is or the time is up."""
     done = {(row["purpose"], row["name"]) for row in read(path)}
-    mixed = [task for purpose in ("held out", "fit", "reference", "varied") for task in networks(purpose)]
+    precision = settings.precision
+    counts = {"held out": HELD_OUT, "fit": FIT} if precision == "fp32" else {"held out": HELD_OUT_INT8, "fit": FIT_INT8}
+    mixed = [task for purpose, count in counts.items() for task in networks(purpose)[:count]] + networks("reference")
     random.Random(1).shuffle(mixed)  # a partial record has a share of each, measured beside each other
-    rest = [*networks("staircase"), *blocks_by_themselves()]
+    rest = [*networks("staircase"), *blocks_by_themselves()] if precision == "fp32" else []
     waiting = [task for task in (*mixed, *rest) if (task.purpose, task.name) not in done]
-    profiles = [task for task in networks("fit")[:PROFILED] if ("profile", task.name) not in done]
+    looked_into = networks("fit")[:PROFILED] if precision == "fp32" else []
+    profiles = [task for task in looked_into if ("profile", task.name) not in done]
     begin = time.monotonic()
     with device.reserve("measuring for the record"), path.open("a", encoding="utf-8") as file:
         while (waiting or profiles) and time.monotonic() - begin < limit_s:
             if waiting:
                 job, waiting = waiting[:JOB], waiting[JOB:]
-                timings = device.measure([task.model() for task in job], settings=settings, effort=EFFORT)
+                timings = device.measure([task.model(precision) for task in job], settings=settings, effort=EFFORT)
                 for task, timing in zip(job, timings, strict=True):
                     row = {"purpose": task.purpose, "name": task.name, "timing": timing.as_json()}
                     file.write(json.dumps(row) + "\n")
@@ -186,3 +187,8 @@ class Sample:
     @property
     def ms(self) -> float:
         return self.timing.low_ms
+
+    @property
+    def architecture(self) -> Architecture:
+        assert self.task.architecture is not None
+        return self.task.architecture
