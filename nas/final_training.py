@@ -9,6 +9,7 @@ from filelock import FileLock, Timeout
 
 from nas.candidates import CandidateTrainer
 from nas.data import Data
+from nas.distillation import Lesson
 from nas.finalists import train_finalist
 from nas.recipe import Recipe, load_recipe
 from nas.study import Tried
@@ -27,12 +28,14 @@ class FinalTraining:
         trainer: what trained them briefly.
         folder: where their checkpoints go.
         epochs: length; None: 20 epochs, but no more than 40,000 images.
+        lesson: what they learn from beside the labels.
         candidates: whom a process of several trains.
     """
 
     trainer: CandidateTrainer
     folder: Path
     epochs: float | None = None
+    lesson: Lesson | None = None
     candidates: tuple[Tried, ...] = ()
 
     def __call__(self, place: Place) -> None:
@@ -69,6 +72,7 @@ class FinalTraining:
             seed=self.trainer.seed,
             skip_images=self.trainer.images_before(architecture, rungs),
             device=self.trainer.device,
+            distillation=None if self.lesson is None else self.lesson.distillation(self.trainer.device),
             on_progress=on_progress,
         )
 

@@ -11,6 +11,7 @@ from latency.settings import Effort, RuntimeSettings
 from latency.timing import Timing
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.data import Data
+from nas.distillation import Distillation
 from nas.recipe import Recipe
 from nas.study import Tried
 from nas.training import train
@@ -102,6 +103,7 @@ def train_finalist(
     seed: int,
     skip_images: int,
     device: str | None = None,
+    distillation: Distillation | None = None,
     on_progress: Progress | None = None,
 ) -> Path:
     """Train a candidate fully, from its brief weights; a run that was killed goes on, a finished one is not repeated.
@@ -120,6 +122,7 @@ def train_finalist(
         device=device,
         skip_images=skip_images,
         state_file=state_file,
+        distillation=distillation,
         on_progress=on_progress,
     )
     metrics = {

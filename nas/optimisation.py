@@ -4,9 +4,10 @@ import dataclasses
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nas.data import Augmentation, Data, default_augmentation
+from nas.data.mixing import Mixing
 from nas.recipe import Precision, Recipe
 from searchspace.architecture import Architecture
 
@@ -51,8 +52,21 @@ def learning_rate(recipe: Recipe, step: int, *, steps: int) -> float:
 def augmentation(recipe: Recipe, data: Data) -> Augmentation | None:
     """How training images are changed; None for not at all."""
     flip = default_augmentation(data).flip if recipe.flip is None else recipe.flip
-    changes = Augmentation(crop_px=recipe.crop_px, flip=flip)
-    return changes if flip or changes.margin_px(data.resolution) else None
+    changes = Augmentation(crop_px=recipe.crop_px, flip=flip, changes=recipe.rand_augment, magnitude=recipe.magnitude)
+    return changes if flip or changes.margin_px(data.resolution) or changes.changes else None
+
+
+def mixing(recipe: Recipe) -> Mixing | None:
+    """How the images of a batch are mixed; None for not at all."""
+    return Mixing(recipe.mixup, recipe.cutmix) if recipe.mixup or recipe.cutmix else None
+
+
+def class_weights(recipe: Recipe, data: Data) -> Tensor | None:
+    """Weight of every class in the loss, (K,), so that each counts alike; None for all images alike."""
+    if not recipe.balance:
+        return None
+    counts = torch.tensor(data.class_counts, dtype=torch.float32)
+    return len(data.train) / (len(counts) * counts.clamp_min(1))
 
 
 def with_dropout(architecture: Architecture, recipe: Recipe) -> Architecture:

@@ -5,6 +5,7 @@ Two are shipped: `brief`, which ranks candidates during a search, and `full`, fo
 
 import dataclasses
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -19,6 +20,20 @@ from searchspace.files import parse_plain
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+
+MAX_MAGNITUDE = 30
+ANY = sys.float_info.max
+LIMITS = (
+    ("batch_size", 2, ANY),
+    ("weight_decay", 0, ANY),
+    ("crop_px", 0, ANY),
+    ("rand_augment", 0, 14),
+    ("magnitude", 0, MAX_MAGNITUDE),
+    ("mixup", 0, ANY),
+    ("cutmix", 0, ANY),
+    ("early_stop", 1, ANY),
+)
+"""Least and highest values of some keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +56,20 @@ class Recipe:
         dropout: in place of the architecture's; in [0, 1). None: the architecture's.
         crop_px: how far training images are moved at most; 0 leaves them. None: an eighth of the resolution.
         flip: whether they are mirrored. None: if the data is not of characters.
+        rand_augment: RandAugment's number of changes (of 14) to each training image; 0 for none.
+        magnitude: how strong they are, 0 to 30.
+        mixup: parameter of the Beta distribution that images (and labels) are blended with; 0 for none. Where `cutmix` is given
+            too, every step draws one of both.
+        cutmix: the same for the size of the rectangle that is pasted from another image.
+        drop_path: share of training images for which the last residual block is skipped, rising to it from the first block on
+            (stochastic depth); in [0, 1).
+        balance: classes count alike in the loss, however many images each has.
+        early_stop: training ends after so many epochs without a better accuracy. None: never. A learning rate that is still to
+            fall hides what is to come, so it goes best with `schedule: constant`.
         clip_norm: gradients are scaled down to this norm. None: never.
         precision: `auto` is bf16 (fp16 where that is lacking) on CUDA and fp32 elsewhere, where it is faster.
-        channels_last: memory layout of images and weights.
+        channels_last: memory layout of images and weights. None: channels last; `nas train` tries both (see `nas.threads`).
+        compile: whether forward and backward are compiled by torch (a minute at the start, then faster on most cards).
 
     Raises:
         TrainingError: a value is out of range, or not exactly one of `epochs` and `images` is given.
@@ -63,9 +89,17 @@ class Recipe:
     dropout: float | None = None
     crop_px: int | None = None
     flip: bool | None = None
+    rand_augment: int = 0
+    magnitude: float = 9.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    drop_path: float = 0.0
+    balance: bool = False
+    early_stop: int | None = None
     clip_norm: float | None = None
     precision: Precision = "auto"
-    channels_last: bool = True
+    channels_last: bool | None = None
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(Recipe).items():
@@ -78,14 +112,15 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise TrainingError(f"recipe: {name} must be a finite number above 0, got {value}")
-        for name in ("momentum", "warm_up", "label_smoothing", "ema_decay", "dropout"):
+        for name in ("momentum", "warm_up", "label_smoothing", "ema_decay", "dropout", "drop_path"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise TrainingError(f"recipe: {name} must be in [0, 1), got {value}")
-        for name, least in (("batch_size", 2), ("weight_decay", 0), ("crop_px", 0)):
+        for name, least, most in LIMITS:
             value = getattr(self, name)
-            if value is not None and not least <= value < math.inf:
-                raise TrainingError(f"recipe: {name} must be at least {least}, got {value}")
+            if value is not None and not least <= value <= most:
+                limit = f"at least {least}" if most == ANY else f"from {least} to {most:g}"
+                raise TrainingError(f"recipe: {name} must be {limit}, got {value}")
 
     def length(self, split_images: int) -> int:
         """Images to train on, given how many the split has: whole batches, at least one."""

@@ -21,6 +21,7 @@ from nas.checkpoint import load_checkpoint
 from nas.claims import release, worker_name
 from nas.data import Data
 from nas.deployment import export_onnx, first_images
+from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
 from nas.faithfulness import RungFaithfulness, faithfulness
 from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
@@ -71,6 +72,7 @@ class SearchSettings:
         warm_start: candidates begin with the weights of the most similar one that was trained before.
         workers: processes that train side by side, one thread each; None: one per card, or where there is none one per core.
         final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
+        lesson: what finalists learn from beside the labels.
         storage: Optuna storage; None: a file in the run's folder.
         study: name of the study in it.
         seed: everything random follows from it.
@@ -84,6 +86,7 @@ class SearchSettings:
     warm_start: bool = False
     workers: int | None = None
     final_epochs: float | None = None
+    lesson: Lesson | None = None
     storage: str | None = None
     study: str = "search"
     seed: int = 0
@@ -199,7 +202,9 @@ def run_search(
             f"some candidate must be trained to the last rung, but the loss of {failed} of {settings.trials} became infinite; "
             "check the images and labels (`nas show` and the notes on the data), or try more --trials"
         )
-    training = FinalTraining(trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs)
+    training = FinalTraining(
+        trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs, lesson=settings.lesson
+    )
     finalists = _Ending(training, data, device, runtime, settings, workers, events).finalists(ranked(tried))
     rungs = faithfulness(
         study, settings.ladder, {one.tried.architecture.fingerprint: one.accuracy for one in finalists}

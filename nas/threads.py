@@ -1,10 +1,17 @@
-"""How many threads train a network fastest on this machine now: measured, since a wrong number costs up to sixteen times."""
+"""How a network is trained fastest on this machine now: measured, since a wrong choice costs up to sixteen times.
 
+Threads wait for each other after every operator: where networks are small, or cores are busy with other work, that costs more
+than it gains. And which memory layout is faster depends on the kinds of convolution in a network.
+"""
+
+import itertools
 import time
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 
+from nas.memory import keep_freed_memory
 from nas.recipe import Recipe
 from searchspace.architecture import Architecture
 from searchspace.network import Network
@@ -13,30 +20,51 @@ ROUNDS, STEPS = 2, 2
 PROBE_IMAGES = 16  # at most: enough to keep several threads busy, few enough for large images
 
 
-def fastest_threads(architecture: Architecture, recipe: Recipe) -> int:
-    """One, or as many as torch uses: whichever does forward and backward faster. Restores torch's setting and random state.
+@dataclass(frozen=True)
+class Setup:
+    """What does not change what is learned, but how fast: torch's threads, and the layout of images and weights in memory."""
 
-    Threads wait for each other after every operator. Where networks are small, or cores are busy with other work, that costs more
-    than it gains.
+    threads: int
+    channels_last: bool
+
+
+def fastest_setup(architecture: Architecture, recipe: Recipe, *, threads: int | None = None) -> Setup:
+    """The set-up that does forward and backward fastest. Restores torch's setting and random state.
+
+    Args:
+        architecture: of the network.
+        recipe: its `channels_last` is kept where it says one.
+        threads: that are wanted; None: one, or as many as torch uses, whichever is faster.
     """
     usual = torch.get_num_threads()
-    if usual == 1:
-        return 1
-    layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
+    counts = {1, usual} if threads is None else {threads}
+    layouts = (True, False) if recipe.channels_last is None else (recipe.channels_last,)
+    setups = [Setup(*choice) for choice in itertools.product(sorted(counts), layouts)]
+    if torch.cuda.is_available():
+        return Setup(threads or usual, channels_last=layouts[0])
+    if len(setups) == 1:
+        return setups[0]
+    keep_freed_memory()
+    best = dict.fromkeys(setups, float("inf"))
     with torch.random.fork_rng([]):
         network = Network(architecture).train()
-        network.to(memory_format=layout)  # type: ignore[call-overload]
         images = torch.randn(min(recipe.batch_size, PROBE_IMAGES), *architecture.input_shape)
-        images = images.contiguous(memory_format=layout)
-        best = dict.fromkeys((1, usual), float("inf"))
         try:
-            for _ in range(ROUNDS):  # taking turns, so that a passing disturbance meets both
-                for threads in best:
-                    torch.set_num_threads(threads)
-                    best[threads] = min(best[threads], *(_step_s(network, images) for _ in range(STEPS)))
+            for _ in range(ROUNDS):  # taking turns, so that a passing disturbance meets all
+                for setup in setups:
+                    torch.set_num_threads(setup.threads)
+                    layout = torch.channels_last if setup.channels_last else torch.contiguous_format
+                    network.to(memory_format=layout)  # type: ignore[call-overload]
+                    laid_out = images.contiguous(memory_format=layout)
+                    best[setup] = min(best[setup], *(_step_s(network, laid_out) for _ in range(STEPS)))
         finally:
             torch.set_num_threads(usual)
     return min(best, key=best.__getitem__)
+
+
+def fastest_threads(architecture: Architecture, recipe: Recipe) -> int:
+    """The threads of the fastest set-up."""
+    return fastest_setup(architecture, recipe).threads
 
 
 def _step_s(network: Network, images: torch.Tensor) -> float:

@@ -8,14 +8,13 @@ Everything random is a pure function of the seed and the image's or step's numbe
 killed goes on from its state file as if nothing had happened (bit by bit on a CPU with the same number of threads).
 """
 
-import dataclasses
 import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,18 +22,28 @@ from torch import Tensor
 
 from latency.host import computing
 from nas.average import Average
-from nas.checkpoint import Checkpoint, DataRecord, pack, unpack
+from nas.checkpoint import Checkpoint, DataRecord
 from nas.data import Batches, Data
+from nas.data.mixing import before
 from nas.distillation import Distillation
-from nas.errors import CheckpointError, Diverged, TrainingError
+from nas.errors import Diverged, TrainingError
 from nas.evaluation import evaluate
-from nas.optimisation import augmentation, learning_rate, make_optimizer, number_format, with_dropout
+from nas.memory import keep_freed_memory
+from nas.optimisation import (
+    augmentation,
+    class_weights,
+    learning_rate,
+    make_optimizer,
+    mixing,
+    number_format,
+    with_dropout,
+)
+from nas.parallel import ALONE, Ranks
 from nas.recipe import Recipe
+from nas.training_state import Look, TrainingState, copied, training_identity
 from searchspace.architecture import Architecture
-from searchspace.files import write_atomically
 from searchspace.network import Network
 
-STATE_FORMAT = 1
 LOOK_EVERY = 10
 """Steps between looks at the loss: each makes a GPU wait."""
 
@@ -49,42 +58,29 @@ class Constraint(Protocol):
     def apply(self, network: Network) -> None: ...
 
 
-@dataclass(frozen=True)
-class Look:
-    """One point of the learning curve.
-
-    Attributes:
-        images: how many were trained on before it.
-        training_loss: mean over the steps since the last point, nats.
-        accuracy: on the validation split, of the average where the recipe keeps one.
-        loss: the same network's mean cross-entropy there, nats.
-    """
-
-    images: int
-    training_loss: float
-    accuracy: float
-    loss: float
-
-
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
     """A trained network.
 
     Attributes:
-        checkpoint: weights (the average where the recipe keeps one) with accuracy and loss on the validation split.
+        checkpoint: last weights (the average where the recipe keeps one) with accuracy and loss on the validation split.
+        best: weights at the best point of the curve; `checkpoint` where that is the last one.
         curve: validation after every epoch and at the end.
         losses: training loss of every step, nats.
         images: how many were trained on, counting those before an interruption.
-        seconds: spent on training steps, without validation and saving.
+        seconds: spent on training steps, without validation, saving and asking a teacher.
         finished: False if `stop` ended it early.
+        notes: what a user should know.
     """
 
     checkpoint: Checkpoint
+    best: Checkpoint
     curve: tuple[Look, ...]
     losses: tuple[float, ...]
     images: int
     seconds: float
     finished: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def accuracy(self) -> float:
@@ -114,7 +110,9 @@ def train(
     skip_images: int = 0,
     distillation: Distillation | None = None,
     constraint: Constraint | None = None,
+    ranks: Ranks = ALONE,
     on_progress: Progress | None = None,
+    on_look: Callable[[tuple[Look, ...]], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> TrainingResult:
     """Train a network.
@@ -133,7 +131,10 @@ def train(
         skip_images: images of the endless shuffled stream that earlier rungs have seen.
         distillation: a teacher to learn from beside the labels.
         constraint: what weights must keep to; put upon them at the start and after every step.
+        ranks: this process among those that train together; each takes its part of every batch. They share the file system, and
+            the first one alone writes and judges.
         on_progress: told what is going on, and how many of how many images are done.
+        on_look: given the learning curve so far, whenever a point was added.
         stop: asked after every step; once it is true the training ends early, and can be resumed.
 
     Raises:
@@ -141,7 +142,9 @@ def train(
         TrainingError: the architecture does not fit the data.
         CheckpointError: the state file is damaged, or belongs to another training.
     """
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    place = torch.device(device) if device is not None else ranks.device()
+    if place.type == "cpu":
+        keep_freed_memory()
     cards = [place] if place.type == "cuda" else []
     tell, asked = on_progress or _silent, stop or _never
     with torch.random.fork_rng(cards):
@@ -154,9 +157,10 @@ def train(
             skip_images=skip_images,
             distillation=distillation,
             constraint=constraint,
+            ranks=ranks,
         )
-        if state_file is not None and state_file.exists():
-            run.restore(state_file)
+        if state_file is not None and ranks.shared(state_file.exists()):
+            run.state.restore(state_file, run.identity)
 
         def wait(holder: str) -> None:
             tell(f"standing still while {holder}", run.images, run.total)
@@ -167,12 +171,12 @@ def train(
                 give_way()
                 return asked()
 
-            finished = run.advance(state_file, save_every_s, tell, ends)
+            finished = run.advance(state_file, save_every_s, tell, on_look=on_look or _unwatched, stop=ends)
         return run.result(finished=finished)
 
 
 class _Run:
-    """One training in progress: all that changes from step to step."""
+    """One training in progress: what stays the same in all its steps, and `state`, which does not."""
 
     def __init__(
         self,
@@ -185,114 +189,162 @@ class _Run:
         skip_images: int,
         distillation: Distillation | None,
         constraint: Constraint | None,
+        ranks: Ranks,
     ) -> None:
         self.architecture = start.architecture if isinstance(start, Checkpoint) else start
         _check_fit(self.architecture, data)
         self.data, self.recipe, self.seed, self.device, self.skip_images = data, recipe, seed, device, skip_images
+        self.distillation, self.constraint, self.ranks = distillation, constraint, ranks
         self.total = recipe.length(len(data.train))
         self.batch = recipe.batch(len(data.train))
         self.steps = self.total // self.batch
+        if self.batch % ranks.count:
+            raise TrainingError(
+                f"the batch must be divisible among {ranks.count} processes, got {self.batch} images; change batch_size"
+            )
+        self.channels_last = recipe.channels_last is not False
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
         torch.manual_seed(_seed(seed, "start"))
-        layout = torch.channels_last if recipe.channels_last else torch.contiguous_format
-        self.network = Network(with_dropout(self.architecture, recipe)).to(device)
-        self.network.to(memory_format=layout)  # type: ignore[call-overload]
+        network = Network(with_dropout(self.architecture, recipe), drop_path=recipe.drop_path).to(device)
+        network.to(memory_format=layout)  # type: ignore[call-overload]
         if isinstance(start, Checkpoint):
-            self.network.load_state_dict(start.state)
-        self.optimizer = make_optimizer(self.network, recipe)
-        self.average = (
-            Average(self.network, decay=recipe.ema_decay, device=device, layout=layout)
-            if recipe.ema_decay is not None
-            else None
-        )
+            network.load_state_dict(start.state)
+        if constraint is not None:
+            constraint.apply(network)
+        self.forward = ranks.wrapped(_compiled(network) if recipe.compile else network, device)
         self.autocast = number_format(recipe.precision, device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16)
-        self.distillation = distillation
-        self.teacher = distillation.network(device, layout) if distillation else None
+        self.mixing = mixing(recipe)
+        weights = class_weights(recipe, data)
+        self.class_weights = None if weights is None else weights.to(device)
         self.identity = {
-            **_identity(start, data, recipe, seed=seed, skip_images=skip_images),
+            **training_identity(start, data, recipe, seed=seed, skip_images=skip_images),
             "distillation": distillation.identity if distillation else "",
             "constraint": constraint.identity if constraint else "",
+            "processes": ranks.count,
         }
-        self.constraint = constraint
-        if constraint is not None:
-            constraint.apply(self.network)
-        self.step = 0
-        self.losses = torch.zeros(self.steps, device=device)
-        self.curve: list[Look] = []
-        self.seconds = 0.0
+        decay = recipe.ema_decay
+        self.state = TrainingState(
+            network=network,
+            optimizer=make_optimizer(network, recipe),
+            average=None if decay is None else Average(network, decay=decay, device=device, layout=layout),
+            scaler=torch.amp.GradScaler(device.type, enabled=self.autocast is torch.float16),
+            losses=torch.zeros(self.steps, device=device),
+        )
+        self.notes: tuple[str, ...] = ()
 
     @property
     def images(self) -> int:
         """Trained on so far."""
-        return self.step * self.batch
+        return self.state.step * self.batch
 
     def advance(
-        self, state_file: Path | None, save_every_s: float, on_progress: Progress, stop: Callable[[], bool]
+        self,
+        state_file: Path | None,
+        save_every_s: float,
+        on_progress: Progress,
+        *,
+        on_look: Callable[[tuple[Look, ...]], None],
+        stop: Callable[[], bool],
     ) -> bool:
         """Step to the end, or until told to stop; returns whether it is the end."""
+        state = self.state
+        if self._ended():
+            return True
+        batches = self.batches(on_progress)
         saved = time.monotonic()
         began = time.perf_counter()
-        for images, labels in self.batches():
-            self.gradients(images, labels)
+        for images, labels, answers in batches:
+            state.keep_best()
+            self.gradients(images, labels, answers)
             self.update()
-            self.step += 1
+            state.step += 1
             asked = stop()
-            looking = asked or self.step == self.steps or self._epoch_ended()
-            if looking or self.step % LOOK_EVERY == 0:
+            looking = asked or state.step == self.steps or self._epoch_ended()
+            if looking or state.step % LOOK_EVERY == 0:
                 on_progress(self._describe(), self.images, self.total)
             saving = looking or time.monotonic() - saved >= save_every_s
             if looking or saving:
-                self.seconds += time.perf_counter() - began
+                state.seconds += time.perf_counter() - began
                 if looking:
                     self.look()
-                if state_file is not None:
-                    self.save(state_file)
+                    on_look(tuple(state.curve))
+                if state_file is not None and self.ranks.leads:
+                    state.save(state_file, self.identity)
                 saved, began = time.monotonic(), time.perf_counter()
-            if asked:
+            if asked or self._ended():
                 break
-        return self.step == self.steps
+        return self._ended()
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """What is left of the stream of training images."""
+    def batches(self, on_progress: Progress) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        """What is left of the stream of training images, with labels and what a teacher says."""
+        changes = augmentation(self.recipe, self.data)
+        start, images = self.skip_images + self.images, self.total - self.images
+        soft = None
+        if self.distillation is not None:
+            soft = self.distillation.labels(
+                self.data,
+                changes,
+                start=self.skip_images,
+                images=self.total,
+                device=self.device,
+                on_progress=on_progress,
+            )
+            self.notes = soft.notes
         batches = Batches(
             split=self.data.train,
             data=self.data,
             batch_size=self.batch,
-            augment=augmentation(self.recipe, self.data),
+            augment=changes,
             seed=self.seed,
             device=self.device,
-            channels_last=self.recipe.channels_last,
+            channels_last=self.channels_last,
+            replicas=None if soft is None else len(soft.replicas),
+            part=(self.ranks.rank, self.ranks.count),
         )
-        return batches.stream(start=self.skip_images + self.images, images=self.total - self.images)
+        if soft is not None:
+            return batches.taught(soft.replicas, start=start, images=images)
+        return ((*batch, None) for batch in batches.stream(start=start, images=images))
 
-    def gradients(self, images: Tensor, labels: Tensor) -> None:
+    def gradients(self, images: Tensor, labels: Tensor, answers: Tensor | None) -> None:
         """Forward and backward."""
-        self.network.train()
-        torch.manual_seed(_seed(self.seed, f"step {self.skip_images} {self.step}"))  # for dropout
+        state = self.state
+        state.network.train()
+        drawn = _seed(
+            self.seed, f"step {self.skip_images} {state.step}" + f" {self.ranks.rank}" * bool(self.ranks.rank)
+        )
+        torch.manual_seed(drawn)  # for dropout and drop path
+        share = 1.0
+        if self.mixing is not None:
+            images, share = self.mixing.apply(images, seed=drawn)
         with torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
-            logits = self.network(images)
-            loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-            if self.distillation and self.teacher:
-                with torch.no_grad():
-                    taught = self.teacher(images)
-                loss = self.distillation.loss(loss, logits, taught)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self.losses[self.step] = loss.detach()
+            logits = self.forward(images)
+            loss = self.hard_loss(logits, labels)
+            if share < 1:
+                loss = share * loss + (1 - share) * self.hard_loss(logits, before(labels))
+            if self.distillation is not None and answers is not None:
+                loss = self.distillation.loss(loss, logits, answers, share=share)
+        state.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        state.losses[state.step] = loss.detach()
+
+    def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy with the labels."""
+        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
 
     def update(self) -> None:
         """Optimiser's step at the schedule's learning rate, and the average's."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.recipe, self.step, steps=self.steps)
+        state = self.state
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, state.step, steps=self.steps)
         if self.recipe.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip_norm)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad()
+            state.scaler.unscale_(state.optimizer)
+            torch.nn.utils.clip_grad_norm_(state.network.parameters(), self.recipe.clip_norm)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.optimizer.zero_grad()
         if self.constraint is not None:
-            self.constraint.apply(self.network)
-        if self.average is not None:
-            self.average.update(self.step)
+            self.constraint.apply(state.network)
+        if state.average is not None:
+            state.average.update(state.step)
 
     def look(self) -> None:
         """Add a point to the learning curve.
@@ -300,85 +352,52 @@ class _Run:
         Raises:
             Diverged: the loss, on training or on validation images, is not finite.
         """
-        before = self.curve[-1].images // self.batch if self.curve else 0
-        training_loss = self._finite(self.losses[before : self.step].mean().item())
-        judged = evaluate(self.judged, self.data.validation, self.data)
-        self.curve.append(Look(self.images, training_loss, judged.accuracy, self._finite(judged.loss)))
-
-    @property
-    def judged(self) -> Network:
-        """The network that counts: the average where there is one."""
-        return self.network if self.average is None else self.average.network
+        state = self.state
+        first = state.curve[-1].images // self.batch if state.curve else 0
+        training_loss = self._finite(state.losses[first : state.step].mean().item())
+        point = Look(self.images, training_loss, 0.0, 0.0)
+        if self.ranks.leads:
+            judged = evaluate(state.judged, self.data.validation, self.data)
+            point = Look(self.images, training_loss, judged.accuracy, self._finite(judged.loss))
+        state.add(self.ranks.shared(point))
 
     def result(self, *, finished: bool) -> TrainingResult:
         """What was reached."""
-        last = self.curve[-1]
-        metrics = {"accuracy": last.accuracy, "loss": last.loss, "images": self.images, "seed": self.seed}
-        checkpoint = Checkpoint(
+        state = self.state
+        last = self._checkpoint(copied(state.judged), state.curve[-1])
+        best = last if state.best is None else self._checkpoint(state.best, state.curve[state.best_point])
+        return TrainingResult(
+            checkpoint=last,
+            best=best,
+            curve=tuple(state.curve),
+            losses=tuple(state.losses[: state.step].tolist()),
+            images=self.images,
+            seconds=state.seconds,
+            finished=finished,
+            notes=self.notes,
+        )
+
+    def _checkpoint(self, tensors: dict[str, Tensor], point: Look) -> Checkpoint:
+        return Checkpoint(
             architecture=self.architecture,
-            state={name: tensor.detach().cpu().contiguous() for name, tensor in self.judged.state_dict().items()},
+            state=tensors,
             classes=self.data.classes,
             data=DataRecord.of(self.data),
-            metrics=metrics,
+            metrics={"accuracy": point.accuracy, "loss": point.loss, "images": point.images, "seed": self.seed},
             recipe=self.recipe.to_dict(),
         )
-        losses = tuple(self.losses[: self.step].tolist())
-        return TrainingResult(checkpoint, tuple(self.curve), losses, self.images, self.seconds, finished)
 
-    def save(self, path: Path) -> None:
-        """Write the state, all at once or not at all."""
-        state = {
-            "format": STATE_FORMAT,
-            "identity": self.identity,
-            "step": self.step,
-            "seconds": self.seconds,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "average": self.average.network.state_dict() if self.average else None,
-            "scaler": self.scaler.state_dict(),
-            "losses": self.losses,
-            "curve": [dataclasses.asdict(point) for point in self.curve],
-        }
-        write_atomically(path, pack(state))
-
-    def restore(self, path: Path) -> None:
-        """Go on from a state that `save` wrote.
-
-        Raises:
-            CheckpointError: the file is damaged, or of another training.
-        """
-        state = unpack(path, what="training state")
-        if state.get("format") != STATE_FORMAT or not isinstance(state.get("identity"), dict):
-            raise CheckpointError(
-                f"{path}: a training state of format {STATE_FORMAT} is needed; remove it to start anew"
-            )
-        for key, value in self.identity.items():
-            if state["identity"].get(key) != value:
-                raise CheckpointError(
-                    f"{path}: holds another training ({key} was {state['identity'].get(key)}, now {value}); "
-                    "give the same settings again, or another place for the run"
-                )
-        try:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.average is not None:
-                self.average.network.load_state_dict(state["average"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.losses.copy_(state["losses"])
-            self.curve = [Look(**point) for point in state["curve"]]
-            self.step, self.seconds = state["step"], state["seconds"]
-            if not 0 < self.step <= self.steps or (self.step == self.steps and not self.curve):
-                raise ValueError(f"step {self.step} of {self.steps}")
-        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            raise CheckpointError(f"{path}: the training state is damaged; remove it to start anew") from error
+    def _ended(self) -> bool:
+        patience = self.recipe.early_stop
+        return self.state.step == self.steps or (patience is not None and self.state.epochs_without_gain() >= patience)
 
     def _epoch_ended(self) -> bool:
         epoch = len(self.data.train)
         return self.images // epoch > (self.images - self.batch) // epoch
 
     def _describe(self) -> str:
-        loss = self._finite(self.losses[self.step - 1].item())
-        return f"loss {loss:.3f}" + (f", accuracy {self.curve[-1].accuracy:.1%}" if self.curve else "")
+        loss, curve = self._finite(self.state.losses[self.state.step - 1].item()), self.state.curve
+        return f"loss {loss:.3f}" + (f", accuracy {curve[-1].accuracy:.1%}" if curve else "")
 
     def _finite(self, loss: float) -> float:
         if math.isfinite(loss):
@@ -387,6 +406,10 @@ class _Run:
             f"the loss became {loss} within {self.images} images at a highest learning rate of {self.recipe.lr:g}; "
             "lower it, or give clip_norm"
         )
+
+
+def _compiled(network: Network) -> torch.nn.Module:
+    return torch.compile(network)  # type: ignore[return-value]
 
 
 def _check_fit(architecture: Architecture, data: Data) -> None:
@@ -399,27 +422,6 @@ def _check_fit(architecture: Architecture, data: Data) -> None:
             raise TrainingError(f"{data.name}: {what} must be the architecture's, which has {wanted}, got {got}")
 
 
-def _identity(
-    start: Architecture | Checkpoint, data: Data, recipe: Recipe, *, seed: int, skip_images: int
-) -> dict[str, Any]:
-    """What must be alike for a state to be gone on from."""
-    weights = ""
-    if isinstance(start, Checkpoint):
-        digest = hashlib.blake2b(digest_size=8)
-        for name, tensor in sorted(start.state.items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
-        weights = digest.hexdigest()
-    architecture = start.architecture if isinstance(start, Checkpoint) else start
-    return {
-        "architecture": architecture.fingerprint,
-        "data": data.fingerprint,
-        "seed": seed,
-        "weights": weights,
-        "skipped images": skip_images,
-        **recipe.to_dict(),
-    }
-
-
 def _seed(seed: int, purpose: str) -> int:
     digest = hashlib.blake2b(f"{seed} {purpose}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1
@@ -427,6 +429,10 @@ def _seed(seed: int, purpose: str) -> int:
 
 def _silent(what: str, done: int, total: int | None) -> None:
     """Progress that nobody wants to see."""
+
+
+def _unwatched(curve: tuple[Look, ...]) -> None:
+    """A learning curve that nobody wants to see."""
 
 
 def _never() -> bool:

@@ -34,12 +34,17 @@ class Network(nn.Module):
     (as timm and the MobileNets' releases do), over the inputs that it reads where none does (so that SqueezeNet keeps its
     activations' scale). Attention's projections start from Xavier's uniform one (as in timm), the classifier from N(0, 0.01),
     biases from 0. Seed torch's generator for a repeatable start.
+
+    `drop_path`: share of images for which the last residual branch is left out while training; it rises linearly to that from the
+    first on (stochastic depth, Huang et al., arXiv 1603.09382). It has no tensors and does nothing in evaluation.
     """
 
-    def __init__(self, architecture: Architecture) -> None:
+    def __init__(self, architecture: Architecture, *, drop_path: float = 0.0) -> None:
         super().__init__()
         self.architecture = architecture
         lowered = lower(architecture)
+        sums = [op.name for op in lowered.ops if isinstance(op, graph.Add)] if drop_path else []
+        self._drop_rates = {name: drop_path * (index + 1) / len(sums) for index, name in enumerate(sums)}
         last_use = lowered.last_uses()
         self._program: list[tuple[Step, tuple[int, ...], tuple[int, ...]]] = []
         for index, op in enumerate(lowered.ops[1:], start=1):
@@ -70,6 +75,8 @@ class Network(nn.Module):
                 return lambda query, key, value: _attend(op, query, key, value)
             case graph.Pool():
                 return lambda x: _pool(op, x)
+            case graph.Add() if op.name in self._drop_rates:
+                return lambda branch, shortcut: shortcut + self._kept(branch, self._drop_rates[op.name])
             case graph.Add() | graph.Scale():
                 return torch.add if isinstance(op, graph.Add) else torch.mul
             case graph.Concat():
@@ -79,6 +86,13 @@ class Network(nn.Module):
             case graph.Flatten():
                 return lambda x: x.flatten(1)
         raise TypeError(f"no torch step for op {op!r}")
+
+    def _kept(self, branch: Tensor, drop_rate: float) -> Tensor:
+        """The branch, while training without that share of the images; what stays is scaled up to keep the mean."""
+        if not self.training:
+            return branch
+        keep = torch.rand(branch.shape[0], 1, 1, 1, device=branch.device) >= drop_rate
+        return branch * (keep / (1 - drop_rate)).to(branch.dtype)
 
 
 class Convolution(nn.Conv2d):

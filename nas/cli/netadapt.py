@@ -87,6 +87,7 @@ def netadapt(
     from nas.recipe import load_recipe
     from nas.run import open_run
     from nas.steps import Settings
+    from nas.teachers import checkpoint_teacher
     from nas.tuning import default_workers
 
     where, start = load_target(target), load_checkpoint(checkpoint)
@@ -105,7 +106,7 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
-    distillation = Distillation(start, weight=distill) if distill else None
+    distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, images)
     request = {

@@ -25,7 +25,9 @@ def networks(values: list[str]) -> list[str]:
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 Target = Annotated[str, typer.Option("--target", help="Name of a target, or its YAML file (see `nas targets`).")]
-Data = Annotated[str, typer.Option("--data", help="Image folder, Parquet, .npz, IDX files, digits, or hf:NAME.")]
+Data = Annotated[
+    str, typer.Option("--data", help="Image folder, Parquet, tar shards, .npz, IDX files, digits, or hf:NAME.")
+]
 Strict = Annotated[bool, typer.Option("--strict", help="Refuse damaged images instead of leaving them out.")]
 WidthMultiplier = Annotated[
     float, typer.Option("--width-multiplier", help="α of a reference: multiplies its channel counts.")
@@ -35,3 +37,18 @@ Resolution = Annotated[
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs; by default as ARCH says.")]
 Channels = Annotated[int | None, typer.Option("--channels", min=1, help="Of the input; by default as ARCH says.")]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        "--teacher",
+        help="Learn from it too: a checkpoint, an ONNX file, or package.module:function that makes a torch module.",
+    ),
+]
+DistillWeight = Annotated[
+    float, typer.Option("--distill-weight", help="Share of the loss that the teacher's soft labels have.")
+]
+Temperature = Annotated[float, typer.Option("--temperature", help="Softens the teacher's labels; 1 leaves them.")]
+Replicas = Annotated[
+    int,
+    typer.Option("--replicas", min=1, help="In how many augmented ways the teacher labels every image, once for all."),
+]

@@ -61,6 +61,10 @@ def search(
             "With 1 the same seed gives the same search.",
         ),
     ] = None,
+    teacher: options.Teacher = None,
+    distill_weight: options.DistillWeight = 0.5,
+    temperature: options.Temperature = 2.0,
+    replicas: options.Replicas = 8,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
     study: Annotated[str, typer.Option(help="Name of the study in the storage.")] = "search",
     strict: options.Strict = False,
@@ -73,6 +77,7 @@ def search(
     Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
     """
     from latency.target import load_target
+    from nas.distillation import Lesson
     from nas.errors import BudgetError, StudyError
     from nas.fidelity import parse_ladder, parse_score
     from nas.run import open_run
@@ -87,6 +92,10 @@ def search(
             "finalists are exported and measured in float32; search on an fp32 target, then `nas netadapt` for this one"
         )
     budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
+    lesson = None
+    if teacher is not None:
+        lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
+    distillation = lesson.distillation() if lesson else None
     settings = SearchSettings(
         budget_ms=budget_ms,
         trials=trials,
@@ -96,6 +105,7 @@ def search(
         warm_start=warm_start,
         workers=workers,
         final_epochs=None if epochs is None else _positive("--epochs", epochs),
+        lesson=lesson,
         storage=storage,
         study=study,
         seed=seed,
@@ -111,6 +121,8 @@ def search(
     at |= {
         pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in others if pixels not in at
     }
+    if distillation is not None:
+        distillation.teacher.check(images)
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
     request = {
         "data": images.fingerprint,
@@ -122,6 +134,7 @@ def search(
         "warm_start": warm_start,
         "epochs": epochs,
         "seed": seed,
+        "teacher": distillation.identity if distillation else None,
     }
     folder = out or Path("runs") / f"search-{images.name}-{where.name}"
     with open_run(folder, kind="search", request=request) as run:

@@ -1,20 +1,25 @@
 """`nas train` and `nas evaluate`: one network, from images to a checkpoint and what it is worth."""
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options
-from nas.cli.console import app, progress_bar, show_json, stdout
+from nas.cli.console import app, note, progress_bar, show_json, stderr, stdout
 from nas.cli.images import images_of, load_images
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
     from nas.data import Data
+    from nas.parallel import Ranks
     from nas.recipe import Recipe
     from nas.run import Run
+    from nas.threads import Setup
+    from nas.training import TrainingResult
     from searchspace.architecture import Architecture
 
 
@@ -34,6 +39,10 @@ def train(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Of torch; by default what is fastest, tried out at the start of the run.")
     ] = None,
+    teacher: options.Teacher = None,
+    distill_weight: options.DistillWeight = 0.5,
+    temperature: options.Temperature = 2.0,
+    replicas: options.Replicas = 8,
     strict: options.Strict = False,
     seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
@@ -41,17 +50,20 @@ def train(
 ) -> None:
     """Train a network; what was interrupted goes on by the same command.
 
-    A checkpoint's weights are the start, and its classifier begins anew if the data has other classes.
+    A checkpoint's weights are the start, and its classifier begins anew if the data has other classes. The run keeps the best
+    network on the validation split (network.pt) and the last one (last.pt). Several GPUs or processes:
+    torchrun --nproc-per-node 2 -m nas train …
 
-    Example: [bold]nas train mobilenet_v4_conv_s --data photos/ --resolution 96 --epochs 60[/]
+    Example: [bold]nas train mobilenet_v4_conv_s --data photos/ --resolution 96 --epochs 60 --teacher big.onnx[/]
     """
     import torch
 
-    from nas.checkpoint import save_checkpoint
-    from nas.evaluation import evaluate
-    from nas.run import open_run
+    from nas.distillation import Lesson
+    from nas.parallel import joined, ranks_of_environment
     from nas.training import train as train_network
 
+    ranks = ranks_of_environment()
+    stderr.quiet = not ranks.leads
     how = _recipe(recipe, epochs)
     images, start = _data_and_start(
         arch,
@@ -62,39 +74,49 @@ def train(
         strict=strict,
         seed=seed,
     )
-    architecture = _architecture(start)
-    request = {"architecture": architecture.fingerprint, "data": images.fingerprint, "seed": seed, **how.to_dict()}
+    distillation = None
+    if teacher is not None:
+        lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
+        distillation = lesson.distillation()
+        distillation.teacher.check(images)
+    request = {
+        "architecture": _architecture(start).fingerprint,
+        "data": images.fingerprint,
+        "seed": seed,
+        **how.to_dict(),
+        "teacher": distillation.identity if distillation else None,
+        "processes": ranks.count,
+    }
     folder = out or Path("runs") / f"train-{images.name}-{Path(arch).stem}"
-    with open_run(folder, kind="train", request=request) as run:
-        torch.set_num_threads(_threads(run, architecture, how, threads))
-        with progress_bar("training") as bar:
-            result = train_network(start, images, how, seed=seed, state_file=run.file("state.pt"), on_progress=bar)
-        judged = evaluate(result.checkpoint.network(), images.test, images)
-        metrics = {**result.checkpoint.metrics, "test_accuracy": judged.accuracy, "test_loss": judged.loss}
-        path = run.file("network.pt")
-        save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
-        report = {
-            "run": str(folder),
-            "checkpoint": str(path),
-            "accuracy": judged.accuracy,
-            "loss": judged.loss,
-            "validation_accuracy": result.accuracy,
-            "validation_loss": result.loss,
-            "epochs": result.images / len(images.train),
-            "images": result.images,
-            "seconds": result.seconds,
-            "images_per_second": result.images_per_second,
-            "curve": [dataclasses.asdict(look) for look in result.curve],
-        }
-        run.write_json("result.json", report)
+    with joined(ranks), _entered(ranks, folder, request) as run:
+        setup = ranks.shared(_setup(run, _architecture(start), how, threads) if ranks.leads else None)
+        assert setup is not None
+        torch.set_num_threads(setup.threads)
+        with progress_bar("training") as bar, _withdrawn_if_diverged(run):
+            result = train_network(
+                start,
+                images,
+                dataclasses.replace(how, channels_last=setup.channels_last),
+                seed=seed,
+                state_file=run.file("state.pt"),
+                distillation=distillation,
+                ranks=ranks,
+                on_progress=bar,
+                on_look=lambda curve: _keep_curve(run, curve) if ranks.leads else None,
+            )
+        if not ranks.leads:
+            return
+        report = _finish(run, result, images)
+    for remark in result.notes:
+        note(remark)
     if json:
         show_json(report)
         return
     stdout.print(
-        f"accuracy {judged.accuracy:.1%} on {judged.images} test images (validation: {result.accuracy:.1%}) "
+        f"accuracy {report['accuracy']:.1%} on {len(images.test)} test images (validation: {report['validation_accuracy']:.1%}) "
         f"after {report['epochs']:.3g} epochs at {result.images_per_second:,.0f} images/s"
     )
-    stdout.print(f"checkpoint: {path}")
+    stdout.print(f"checkpoint: {report['checkpoint']}")
 
 
 @app.command()
@@ -132,16 +154,73 @@ def _recipe(source: str, epochs: float | None) -> "Recipe":
     return recipe if epochs is None else dataclasses.replace(recipe, epochs=epochs, images=None)
 
 
-def _threads(run: "Run", architecture: "Architecture", recipe: "Recipe", wanted: int | None) -> int:
-    """As many as when the run was started: another number would round differently."""
-    from nas.threads import fastest_threads
+@contextlib.contextmanager
+def _entered(ranks: "Ranks", folder: Path, request: Mapping[str, Any]) -> "Iterator[Run]":
+    """The run, held by the first process alone."""
+    from nas.run import Run, open_run
+
+    if not ranks.leads:
+        yield Run(folder, "train", request)
+        return
+    with open_run(folder, kind="train", request=request) as run:
+        yield run
+
+
+@contextlib.contextmanager
+def _withdrawn_if_diverged(run: "Run") -> Iterator[None]:
+    """A training that cannot work leaves its folder free for a better recipe."""
+    from nas.errors import Diverged
+
+    try:
+        yield
+    except Diverged:
+        run.withdraw("state.pt", "machine.json", "curve.json")
+        raise
+
+
+def _keep_curve(run: "Run", curve: tuple[Any, ...]) -> None:
+    run.write_json("curve.json", {"curve": [dataclasses.asdict(look) for look in curve]})
+
+
+def _finish(run: "Run", result: "TrainingResult", images: "Data") -> dict[str, Any]:
+    """Judge the best network on the test split, and keep it, the last one and what is to be told."""
+    from nas.checkpoint import save_checkpoint
+    from nas.evaluation import evaluate
+
+    best, path, last = result.best, run.file("network.pt"), run.file("last.pt")
+    judged = evaluate(best.network(), images.test, images)
+    metrics = {**best.metrics, "test_accuracy": judged.accuracy, "test_loss": judged.loss}
+    save_checkpoint(path, dataclasses.replace(best, metrics=metrics))
+    save_checkpoint(last, result.checkpoint)
+    report = {
+        "run": str(run.path),
+        "checkpoint": str(path),
+        "last": str(last),
+        "accuracy": judged.accuracy,
+        "loss": judged.loss,
+        "validation_accuracy": best.metrics["accuracy"],
+        "validation_loss": best.metrics["loss"],
+        "epochs": result.images / len(images.train),
+        "best_epoch": best.metrics["images"] / len(images.train),
+        "images": result.images,
+        "seconds": result.seconds,
+        "images_per_second": result.images_per_second,
+        "curve": [dataclasses.asdict(look) for look in result.curve],
+    }
+    run.write_json("result.json", report)
+    return report
+
+
+def _setup(run: "Run", architecture: "Architecture", recipe: "Recipe", threads: int | None) -> "Setup":
+    """As when the run was started: another number of threads, or another layout, would round differently."""
+    from nas.threads import Setup, fastest_setup
 
     kept = run.read_json("machine.json")
-    if wanted is None and kept is not None:
-        return int(kept["threads"])
-    threads = fastest_threads(architecture, recipe) if wanted is None else wanted
-    run.write_json("machine.json", {"threads": threads})
-    return threads
+    if kept is not None:
+        return Setup(threads or int(kept["threads"]), bool(kept["channels_last"]))
+    setup = fastest_setup(architecture, recipe, threads=threads)
+    run.write_json("machine.json", dataclasses.asdict(setup))
+    return setup
 
 
 def _data_and_start(

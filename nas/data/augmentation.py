@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nas.data.dataset import Data
+from nas.data.rand_augment import draw_changes, moved
 from nas.errors import DataError
 
 HANDED = frozenset({"digits", "mnist", "emnist", "kmnist", "qmnist", "usps", "svhn"})
@@ -20,10 +21,14 @@ class Augmentation:
         crop_px: the image is moved by up to so many pixels each way, what leaves its frame is cut off, and its mirrored border
             fills the gap (reflection without repeating the edge). None: an eighth of the resolution.
         flip: whether it is mirrored left to right, every second time.
+        changes: RandAugment's number of changes; see `nas.data.rand_augment`.
+        magnitude: how strong these are, 0 to 30.
     """
 
     crop_px: int | None = None
     flip: bool = True
+    changes: int = 0
+    magnitude: float = 9.0
 
     def margin_px(self, resolution: int) -> int:
         """How far images of this resolution are moved.
@@ -39,11 +44,12 @@ class Augmentation:
         return margin_px
 
     def draw(self, images: int, resolution: int, generator: torch.Generator) -> Tensor:
-        """Random (row offset, column offset, flip) for so many images: int64, (images, 3)."""
+        """Random (row offset, column offset, flip, and RandAugment's changes) for so many images: int64, (images, 3 + …)."""
         margin_px = self.margin_px(resolution)
         offsets = torch.randint(-margin_px, margin_px + 1, (images, 2), generator=generator)
         flips = torch.randint(0, 1 + self.flip, (images, 1), generator=generator)
-        return torch.cat((offsets, flips), dim=1)
+        changes = [draw_changes(images, self.changes, generator)] if self.changes else []
+        return torch.cat((offsets, flips, *changes), dim=1)
 
 
 def default_augmentation(data: Data) -> Augmentation:
@@ -51,16 +57,23 @@ def default_augmentation(data: Data) -> Augmentation:
     return Augmentation(flip=data.kind not in ("digits", "idx") and data.name.lower() not in HANDED)
 
 
-def source_pixels(drawn: Tensor, resolution: int) -> Tensor:
+def source_pixels(drawn: Tensor, resolution: int, *, magnitude: float = 0.0) -> Tensor:
     """Where each pixel of the changed images comes from.
 
     Args:
-        drawn: (B, 3), as `Augmentation.draw` gives it.
+        drawn: (B, 3 or more), as `Augmentation.draw` gives it.
         resolution: R, pixels.
+        magnitude: of RandAugment's changes.
 
     Returns:
         int64, (B, R, R): positions from 0 to R² − 1 in an image's rows laid end to end.
     """
+    if drawn.shape[1] > 3:
+        rows, columns = moved(drawn[:, 3:], resolution, magnitude=magnitude)
+        rows = _reflected(rows + drawn[:, 0, None, None], resolution)
+        columns = _reflected(columns + drawn[:, 1, None, None], resolution)
+        columns = torch.where(drawn[:, 2, None, None].bool(), resolution - 1 - columns, columns)
+        return rows * resolution + columns
     places = torch.arange(resolution, device=drawn.device)
     rows = _reflected(places + drawn[:, 0:1], resolution)
     columns = _reflected(places + drawn[:, 1:2], resolution)
@@ -69,5 +82,5 @@ def source_pixels(drawn: Tensor, resolution: int) -> Tensor:
 
 
 def _reflected(places: Tensor, size: int) -> Tensor:
-    """Places beyond either edge, mirrored back into 0 … size − 1."""
-    return (size - 1) - ((size - 1) - places.abs()).abs()
+    """Places beyond either edge, mirrored back into 0 … size − 1; what is farther out still is at an edge."""
+    return ((size - 1) - ((size - 1) - places.abs()).abs()).clamp_(min=0)

@@ -1,7 +1,7 @@
 """Whole batches from images in memory: shuffled, augmented and normalised by a few tensor operations."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nas.data.augmentation import Augmentation, source_pixels
 from nas.data.dataset import Data, Split
+from nas.data.rand_augment import toned
 from nas.errors import DataError
 
 DEVICE_MEMORY_SHARE = 0.5
@@ -33,6 +34,9 @@ class Batches:
         seed: draws orders and augmentations.
         device: where batches are wanted. The images themselves are kept there too if they fit.
         channels_last: memory format of the batches.
+        replicas: images are augmented in so many ways only, one an epoch, over and over, so that a teacher can label them in
+            advance; None: anew every epoch.
+        part: (rank, ranks): which share of every batch is served, where several processes train together.
     """
 
     split: Split
@@ -44,6 +48,8 @@ class Batches:
     seed: int = 0
     device: torch.device | str = "cpu"
     channels_last: bool = True
+    replicas: int | None = None
+    part: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -68,39 +74,76 @@ class Batches:
         Yields:
             Images, float32, (B, C, H, W), normalised, and labels, int64, (B,); both on the device.
         """
+        for epochs in self._plans(start, images):
+            yield self._batch(torch.cat([plan for _, plan in epochs]))
+
+    def replica(self, number: int, *, start: int, images: int) -> Iterator[Tensor]:
+        """So many images of one replica in the order of the split, from number `start` on, in batches; see `replicas`."""
+        plan = torch.cat((torch.arange(len(self.split))[:, None], self._changes(number)), dim=1)
+        for piece in torch.split(plan[start : start + images], self.batch_size):
+            yield self._batch(piece)[0]
+
+    def taught(self, answers: Sequence[Tensor], *, start: int, images: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """As `stream`, with what a teacher said of each image, float16, (B, K).
+
+        Args:
+            answers: for each of the replicas, (N, K).
+            start: as for `stream`.
+            images: as for `stream`.
+        """
+        for epochs in self._plans(start, images):
+            said = [answers[epoch % len(answers)][plan[:, 0]] for epoch, plan in epochs]
+            yield *self._batch(torch.cat([plan for _, plan in epochs])), torch.cat(said).to(self.device)
+
+    def _plans(self, start: int, images: int) -> Iterator[list[tuple[int, Tensor]]]:
+        """For every batch its piece of an epoch's plan, or of several where it reaches into the next: epoch and piece."""
+        rank, ranks = self.part
         end = start + images - (images % self.batch_size if self.drop_last else 0)
         epoch, plan = -1, torch.empty(0)
         while start < end:
-            pieces: list[Tensor] = []
-            missing = min(self.batch_size, end - start)
-            while missing:  # a batch may reach into the next epoch
-                wanted, offset = divmod(start, len(self.split))
+            batch = min(self.batch_size, end - start)
+            mine = range(start + batch * rank // ranks, start + batch * (rank + 1) // ranks)
+            pieces: list[tuple[int, Tensor]] = []
+            place = mine.start
+            while place < mine.stop:
+                wanted, offset = divmod(place, len(self.split))
                 if wanted != epoch:
                     epoch, plan = wanted, self._plan(wanted)
-                pieces.append(plan[offset : offset + missing])
-                start += len(pieces[-1])
-                missing -= len(pieces[-1])
-            yield self._batch(torch.cat(pieces))
+                pieces.append((epoch, plan[offset : offset + mine.stop - place]))
+                place += len(pieces[-1][1])
+            yield pieces
+            start += batch
 
     def _plan(self, epoch: int) -> Tensor:
-        """An epoch in order: per image its row in the split and, where augmented, what is done to it; int64, (N, 1 or 4)."""
-        digest = hashlib.blake2b(f"{self.seed} {epoch}".encode(), digest_size=8).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest) >> 1)  # on the CPU, so alike for every device
+        """An epoch in order: per image its row in the split and, where augmented, what is done to it; int64, (N, 1 or more)."""
+        generator = _generator(f"{self.seed} {epoch}")
         count = len(self.split)
         order = torch.randperm(count, generator=generator) if self.shuffle else torch.arange(count)
         if self.augment is None:
             return order[:, None]
+        if self.replicas is not None:
+            return torch.cat((order[:, None], self._changes(epoch % self.replicas)[order]), dim=1)
         return torch.cat((order[:, None], self.augment.draw(count, self.data.resolution, generator)), dim=1)
 
-    def _batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
-        plan = plan.to(self._images.device)
-        rows, drawn = plan[:, 0], plan[:, 1:]
+    def _changes(self, replica: int) -> Tensor:
+        """What is done to each image of the split in a replica; int64, (N, 0 or more). The seed of a training does not matter."""
+        count = len(self.split)
         if self.augment is None:
-            chosen = self._images[rows]
+            return torch.empty(count, 0, dtype=torch.int64)
+        return self.augment.draw(count, self.data.resolution, _generator(f"replica {replica}"))
+
+    def _batch(self, planned: Tensor) -> tuple[Tensor, Tensor]:
+        plan = planned.to(self._images.device)
+        rows, drawn = plan[:, 0], plan[:, 1:]
+        places = rows if self._rows is None else self._rows[rows]
+        if self.augment is None:
+            chosen = self._images[places]
         else:
-            size, channels = self.data.resolution, self.data.channels
-            pixels = source_pixels(drawn, size) + rows[:, None, None] * (size * size)
+            size, channels, magnitude = self.data.resolution, self.data.channels, self.augment.magnitude
+            pixels = source_pixels(drawn, size, magnitude=magnitude) + places[:, None, None] * (size * size)
             chosen = self._images.view(-1, channels).index_select(0, pixels.view(-1)).view(-1, size, size, channels)
+            if self.augment.changes:
+                chosen = toned(chosen, planned[:, 4:], magnitude=magnitude)
         images = chosen.to(self.device).permute(0, 3, 1, 2).to(torch.float32).sub_(self._mean).mul_(self._inverse_std)
         return images if self.channels_last else images.contiguous(), self._labels[rows].to(self.device)
 
@@ -109,6 +152,10 @@ class Batches:
         """(N, H, W, C): a pixel's channels lie together, so that one index moves them all."""
         images = self.split.images.permute(0, 2, 3, 1).contiguous()
         return images.to(self.device) if _fits(images, torch.device(self.device)) else images
+
+    @cached_property
+    def _rows(self) -> Tensor | None:
+        return None if self.split.rows is None else self.split.rows.to(self._images.device)
 
     @cached_property
     def _labels(self) -> Tensor:
@@ -121,6 +168,12 @@ class Batches:
     @cached_property
     def _inverse_std(self) -> Tensor:
         return 1 / (255 * torch.tensor(self.data.std, device=self.device).view(1, -1, 1, 1))
+
+
+def _generator(purpose: str) -> torch.Generator:
+    """A source of random numbers of its own, on the CPU, so that all devices draw alike."""
+    digest = hashlib.blake2b(purpose.encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
 def _fits(images: Tensor, device: torch.device) -> bool:

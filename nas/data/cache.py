@@ -26,7 +26,7 @@ class Decoded:
     """M decoded images.
 
     Attributes:
-        images: uint8, (M, R, R, C), mapped from disk, read-only.
+        images: uint8, (M, R, R, C), mapped from disk; what is written to it stays in memory.
         digests: (M,), hashes of the decoded pixels.
         sums: int64, (M, 2, C): per image and channel the sum of the pixels, and of their squares.
         skipped: damaged images: row and reason.
@@ -115,7 +115,7 @@ def _open(entry: Path) -> Decoded:
             if _sha256(entry / name) != manifest["sha256"][name]:
                 raise _DamagedError(f"{name} does not have its checksum")
         return Decoded(
-            images=np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False),
+            images=np.load(entry / "images.npy", mmap_mode="c", allow_pickle=False),
             digests=np.load(entry / "digests.npy", allow_pickle=False),
             sums=np.load(entry / "sums.npy", allow_pickle=False),
             skipped={int(index): str(reason) for index, reason in manifest["skipped"].items()},

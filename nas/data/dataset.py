@@ -12,10 +12,13 @@ class Split:
     Attributes:
         images: uint8, (N, C, H, W), as decoded: 0 is black, 255 is white. `load_data` lays them out channels-last.
         labels: int64, (N,), positions in `Data.classes`.
+        rows: int64, (N,): where in `images` each image is; those may then be more than N, and lie in a file that is mapped into
+            memory because it is larger than that. None: the first is the first.
     """
 
     images: Tensor
     labels: Tensor
+    rows: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -27,7 +30,7 @@ class Data:
 
     Attributes:
         name: what people call it: the folder's or file's name, `digits`, or the name on the hub.
-        kind: how it was stored: `folder`, `parquet`, `npz`, `idx`, `digits` or `hub`.
+        kind: how it was stored: `folder`, `parquet`, `shards`, `npz`, `idx`, `digits` or `hub`.
         fingerprint: hash of the decoded pixels, the labels, the classes and the division into splits.
         classes: class names; a label is a position here.
         resolution: height and width of every image, pixels.

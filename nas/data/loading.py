@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,10 +18,13 @@ from nas.data.folder import folder_source
 from nas.data.hub import hub_source
 from nas.data.idx import idx_files, idx_source
 from nas.data.parquet import parquet_files, parquet_source
+from nas.data.shards import shard_files, shard_source
 from nas.data.source import Progress, Rows, Source
 from nas.data.splitting import Division, divide, sample
 from nas.errors import DataError
 
+MEMORY_SHARE = 0.4
+"""Decoded images that take more of the machine's memory than this stay in their file, which is mapped."""
 IMBALANCE_TO_TELL = 3
 """From so many times as many images of the commonest class as of the rarest on, the user is told."""
 
@@ -45,8 +49,8 @@ def load_data(
 
     Args:
         source: a folder of images (`CLASS/*.png`, or `train/CLASS/*.png` and `test/CLASS/*.png`), a Parquet file or a folder
-            of them as Hugging Face lays them out, an `.npz` archive, a folder with the IDX files of MNIST, `digits`
-            (scikit-learn's), or `hf:NAME` from the Hugging Face hub.
+            of them as Hugging Face lays them out, tar shards as WebDataset does, an `.npz` archive, a folder with the IDX files
+            of MNIST, `digits` (scikit-learn's), or `hf:NAME` from the Hugging Face hub.
         resolution: height and width that images are brought to, pixels, at least 1: the shorter side is resized, the centre
             cut out. None: the images' own if all are alike, else a usual one near their median; at most 224.
         channels: 1 or 3; None: 1 if every image is grey, else 3.
@@ -100,12 +104,14 @@ def read_source(source: str, *, progress: Progress) -> Source:
     if path.is_dir():
         if idx_files(path):
             return idx_source(path, progress=progress)
-        read = parquet_source if parquet_files(path) else folder_source
+        read = parquet_source if parquet_files(path) else shard_source if shard_files(path) else folder_source
         return read(path, progress=progress)
     if not path.exists():
         raise DataError(
             f"{source}: there is no such file or folder; give a path, `digits`, or `hf:NAME` for the Hugging Face hub"
         )
+    if path.suffix == ".tar":
+        return shard_source(path, progress=progress)
     if path.suffix == ".npz":
         return npz_source(path, progress=progress)
     if path.suffix == ".parquet":
@@ -150,14 +156,7 @@ def _assemble(
 ) -> Data:
     _, resolution, _, channels = pictures.images.shape
     mean, std = _statistics(pictures.sums[division.train], resolution * resolution)
-    train, validation, test = (
-        # indexing copies the images out of the mapped file
-        Split(
-            torch.from_numpy(np.asarray(pictures.images[rows])).permute(0, 3, 1, 2),
-            torch.from_numpy(source.labels[rows]),
-        )
-        for rows in division
-    )
+    train, validation, test = (_split(pictures.images, source.labels, rows) for rows in division)
     return Data(
         name=source.name,
         kind=source.kind,
@@ -174,6 +173,18 @@ def _assemble(
         skipped=skipped,
         notes=(*source.notes, *notes, *_remarks(source, division)),
     )
+
+
+def _split(images: NDArray[np.uint8], labels: Rows, rows: Rows) -> Split:
+    """Some of the images: copied into memory, or left in the mapped file where all of them would not fit."""
+    chosen = torch.from_numpy(labels[rows])
+    if images.nbytes > MEMORY_SHARE * _memory_bytes():
+        return Split(torch.from_numpy(images).permute(0, 3, 1, 2), chosen, torch.from_numpy(rows))
+    return Split(torch.from_numpy(np.asarray(images[rows])).permute(0, 3, 1, 2), chosen)
+
+
+def _memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _statistics(sums: NDArray[np.int64], pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

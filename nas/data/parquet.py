@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nas.data.source import SPLIT_NAMES, TRAIN, Progress, Source
+from nas.data.source import SPLIT_NAMES, TRAIN, Progress, Source, split_of
 from nas.data.tables import ROWS_AT_A_TIME, Features, Table, table_source
 from nas.errors import DataError
 
@@ -25,7 +25,7 @@ def parquet_source(path: Path, *, progress: Progress) -> Source:
         ) from error
 
     files = [path] if path.is_file() else parquet_files(path)
-    named = {file: _split_of(file) for file in files}
+    named = {file: split_of(file) for file in files}
     known = sorted((file for file in files if named[file] in SPLIT_NAMES), key=lambda file: SPLIT_NAMES[named[file]])
     if not known or SPLIT_NAMES[named[known[0]]] != TRAIN:
         known = files  # no name tells a training split: one pool, to be divided
@@ -67,11 +67,6 @@ def _features(schema: Any) -> Features:
         return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
     except (ValueError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _split_of(file: Path) -> str:
-    name = file.stem.lower().replace(".", "-").split("-")[0]
-    return name if name in SPLIT_NAMES else file.parent.name.lower()
 
 
 def _parquet_batches(file: Path) -> Callable[[list[str]], Iterator[Any]]:

@@ -73,6 +73,8 @@ def decode(encoded: Encoded, *, resolution: int, channels: int) -> NDArray[np.ui
 def _open(encoded: Encoded) -> Image.Image:
     if isinstance(encoded, np.ndarray):
         return Image.fromarray(encoded)
+    if not encoded:
+        raise ValueError("there is a label but no image")
     return Image.open(io.BytesIO(encoded), formats=FORMATS)
 
 

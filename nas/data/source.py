@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +72,12 @@ class Source:
             read=lambda wanted: ((place[row], image) for row, image in self.read(np.sort(rows[wanted]))),
             where=lambda index: self.where(int(rows[index])),
         )
+
+
+def split_of(file: Path) -> str:
+    """The split that a file's name begins with (`train-00000-of-00001.parquet`), else its folder's name; lower case."""
+    name = file.stem.lower().replace(".", "-").split("-")[0]
+    return name if name in SPLIT_NAMES else file.parent.name.lower()
 
 
 def content_digest(encoded: Encoded) -> bytes:

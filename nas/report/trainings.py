@@ -10,10 +10,14 @@ def training_page(folder: Folder) -> Page:
     """Everything that `nas train` left, finished or not."""
     result = folder.json("result.json")
     if not result:
-        folder.remarks.append("training has not ended: its curve is written at the end")
+        folder.remarks.append("training has not ended: its curve goes as far as it has come")
     path = folder.path / "network.pt"
     checkpoint = folder.checkpoint(path) if path.exists() else None
-    curve = [{"network": "this network", **look} for look in result.get("curve", []) if isinstance(look, dict)]
+    curve = [
+        {"network": "this network", **look}
+        for look in (result or folder.json("curve.json")).get("curve", [])
+        if isinstance(look, dict)
+    ]
     facts = (
         ("accuracy on the test split", number(result.get("accuracy"), ".2%")),
         ("on the validation split", number(result.get("validation_accuracy"), ".2%")),

@@ -61,7 +61,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path: Path, text: str, message: s
 
 
 def test_a_name_that_is_none_lists_the_shipped(tmp_path: Path) -> None:
-    with pytest.raises(TrainingError, match="one of brief, full"):
+    with pytest.raises(TrainingError, match="one of brief, compress, full"):
         load_recipe("breif")
     path = tmp_path / "bytes.yaml"
     path.write_bytes(b"\xff\xfe\x00")

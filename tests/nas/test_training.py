@@ -139,14 +139,90 @@ def test_a_rung_goes_on_from_the_one_before() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"optimizer": "adamw", "lr": 0.003}, {"precision": "bf16"}, {"channels_last": False}, {"schedule": "cosine"}],
+    [
+        {"optimizer": "adamw", "lr": 0.003},
+        {"precision": "bf16"},
+        {"channels_last": False},
+        {"schedule": "cosine"},
+        {"rand_augment": 2},
+        {"mixup": 0.2},
+        {"cutmix": 1.0},
+        {"drop_path": 0.3},
+    ],
 )
 def test_every_option_trains(changes: dict[str, Any]) -> None:
     length = {"images": 160, "batch_size": 16}
     changed, plain = (train(small(), DATA, Recipe(**length, **some)) for some in (changes, {}))
-    assert changed.losses == pytest.approx(plain.losses, rel=0.2)
+    assert changed.losses == pytest.approx(plain.losses, rel=0.35)
     if "channels_last" not in changes:  # which changes nothing but the speed
         assert changed.losses != plain.losses
+
+
+def test_best_and_last() -> None:
+    """The best point's weights are kept, although training went on, and are the same after a resumption."""
+    recipe = Recipe(epochs=6, batch_size=16, lr=0.5, warm_up=0, schedule="constant")
+    result = train(small(), DATA, recipe)
+    qualities = [look.quality for look in result.curve]
+    assert result.best.metrics["accuracy"] == max(qualities)[0]
+    assert max(qualities) > qualities[-1], "a case where the last is the best tells nothing"
+    for checkpoint in (result.best, result.checkpoint):
+        judged = evaluate(checkpoint.network(), DATA.validation, DATA)
+        assert judged.accuracy == checkpoint.metrics["accuracy"]
+    assert result.best.metrics["images"] == result.curve[qualities.index(max(qualities))].images
+
+
+def test_best_survives_a_resumption(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=6, batch_size=16, lr=0.5, warm_up=0, schedule="constant")
+    undisturbed = train(small(), DATA, recipe)
+    state = tmp_path / "state.pt"
+    for count in (12, 7):
+        train(small(), DATA, recipe, state_file=state, stop=_after(count))
+    resumed = train(small(), DATA, recipe, state_file=state)
+    assert same_weights(resumed, undisturbed)
+    if resumed.best.metrics["images"] == undisturbed.best.metrics["images"]:  # being stopped adds points to the curve
+        assert all(torch.equal(resumed.best.state[name], one) for name, one in undisturbed.best.state.items())
+
+
+def test_early_stop(tmp_path: Path) -> None:
+    recipe = Recipe(epochs=40, batch_size=16, lr=0.3, warm_up=0, schedule="constant", early_stop=3)
+    state = tmp_path / "state.pt"
+    result = train(small(), DATA, recipe, state_file=state)
+    assert result.finished
+    assert result.images < 40 * len(DATA.train)
+    best = max(range(len(result.curve)), key=lambda index: (result.curve[index].quality, -index))
+    assert len(result.curve) - 1 - best == 3
+    assert same_weights(train(small(), DATA, recipe, state_file=state), result), "a finished training was gone on with"
+
+
+def test_classes_count_alike_where_that_is_wanted() -> None:
+    import dataclasses
+
+    from nas.data import Split
+
+    rows = torch.cat([torch.nonzero(DATA.train.labels == 0)[:, 0], torch.nonzero(DATA.train.labels == 1)[:3, 0]])
+    split = Split(DATA.train.images[rows], DATA.train.labels[rows])
+    data = dataclasses.replace(
+        DATA, train=split, class_counts=tuple(torch.bincount(split.labels, minlength=3).tolist())
+    )
+    recipe = Recipe(images=300, batch_size=10, lr=0.02)
+
+    def share_of_rare(balance: bool) -> float:
+        network = train(small(), data, dataclasses.replace(recipe, balance=balance)).checkpoint.network()
+        images = (DATA.test.images.float() / 255 - 0.4) / 0.2
+        with torch.inference_mode():
+            return float(network(images).softmax(1)[:, 1].mean())
+
+    assert share_of_rare(True) > share_of_rare(False)
+
+
+def test_drop_path_leaves_branches_out_while_training_only() -> None:
+    torch.manual_seed(0)
+    network = Network(small(), drop_path=0.9)
+    plain = Network(small())
+    plain.load_state_dict(network.state_dict())
+    images = torch.randn(64, 1, 8, 8)
+    torch.testing.assert_close(network.eval()(images), plain.eval()(images))
+    assert not torch.allclose(network.train()(images), plain.train()(images))
 
 
 def test_divergence_is_an_error_that_says_what_to_do() -> None:
@@ -181,7 +257,8 @@ def test_resumed_after_a_kill_equals_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: Any, images: int
 ) -> None:
     """Killed at every writing of the state in turn, before and after it is renamed."""
-    recipe = Recipe(images=images, batch_size=16, optimizer=optimizer, lr=0.01, ema_decay=0.9, precision="fp16")
+    recipe = Recipe(images=images, batch_size=16, optimizer=optimizer, lr=0.01, ema_decay=0.9, precision="fp16",
+                    rand_augment=2, mixup=0.2, cutmix=1.0, drop_path=0.2)  # fmt: skip
     start = small(dropout=0.3)
     undisturbed = train(start, DATA, recipe, seed=1)
     state, real, moments = tmp_path / "state.pt", os.fsync, iter([2, 1, 3, 1, 2])
@@ -285,7 +362,7 @@ def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="damaged; remove it to start anew"):
             train(small(), DATA, BRIEF, state_file=state)
     state.write_bytes(pack(content | {"format": 0}))
-    with pytest.raises(CheckpointError, match="format 1 is needed"):
+    with pytest.raises(CheckpointError, match="format 2 is needed"):
         train(small(), DATA, BRIEF, state_file=state)
     state.write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="a training state is needed"):

@@ -3,7 +3,7 @@
 Every part of `nas.training`'s loop runs as in a search; only the method that does forward and backward is timed from outside.
 Kinds of network take turns, so that a change of the machine's mood meets all of them.
 
-    python experiments/benchmarks/2026-11-22_training_step/run.py
+    python -m experiments.benchmarks.2026-11-22_training_step.run
 """
 
 import json
@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 
 import nas.training
+from experiments.kinds import RESOLUTION, architectures
 from nas.data import Data, load_data
 from nas.recipe import Recipe
 from searchspace.architecture import Architecture, lower
-from searchspace.blocks import UIB, Conv, Fire, FusedBottleneck
 
 HERE = Path(__file__).parent
-RESOLUTION, BATCH, STEPS, ROUNDS = 32, 64, 80, 5  # 80 steps: a first rung of some 5,000 images
+BATCH, STEPS, ROUNDS = 64, 80, 5  # 80 steps: a first rung of some 5,000 images
 IMAGES = (
     45_000  # as many as CIFAR-10's training split: batches are gathered from all over a memory larger than any cache
 )
@@ -81,10 +81,10 @@ def measure(architecture: Architecture, data: Data, recipe: Recipe) -> tuple[flo
     inside = 0.0
     plain = nas.training._Run.gradients
 
-    def timed(run: nas.training._Run, images: Tensor, labels: Tensor) -> None:
+    def timed(run: nas.training._Run, *batch: Tensor | None) -> None:
         nonlocal inside
         began = time.perf_counter()
-        plain(run, images, labels)
+        plain(run, *batch)  # type: ignore[arg-type]
         inside += time.perf_counter() - began
 
     nas.training._Run.gradients = timed  # type: ignore[method-assign]
@@ -93,42 +93,6 @@ def measure(architecture: Architecture, data: Data, recipe: Recipe) -> tuple[flo
     finally:
         nas.training._Run.gradients = plain  # type: ignore[method-assign]
     return result.seconds, inside
-
-
-def architectures() -> dict[str, Architecture]:
-    """Three kinds of candidate of 7 to 12 million MACs."""
-    return {
-        "uib": network(
-            Conv(cout=16),
-            UIB(cout=24, hidden=96, dw_mid=3, stride=2),
-            UIB(cout=24, hidden=96, dw_start=3, dw_mid=3, residual=True),
-            UIB(cout=48, hidden=192, dw_start=3, dw_mid=3, stride=2),
-            UIB(cout=48, hidden=192, dw_start=3, dw_mid=5, residual=True),
-            UIB(cout=96, hidden=288, dw_mid=5, stride=2),
-            UIB(cout=96, hidden=384, dw_mid=3, residual=True),
-        ),
-        "fire": network(
-            Conv(cout=32, stride=2),
-            Fire(squeeze=16, expand1x1=32, expand3x3=32),
-            Fire(squeeze=16, expand1x1=32, expand3x3=32, bypass="identity"),
-            Conv(cout=64, kernel=1, stride=2),
-            Fire(squeeze=32, expand1x1=80, expand3x3=80),
-            Fire(squeeze=32, expand1x1=80, expand3x3=80, bypass="identity"),
-            Fire(squeeze=48, expand1x1=128, expand3x3=128),
-        ),
-        "fused": network(
-            Conv(cout=16, stride=2),
-            FusedBottleneck(cout=24, hidden=48),
-            FusedBottleneck(cout=48, hidden=96, stride=2),
-            FusedBottleneck(cout=48, hidden=96, residual=True),
-            FusedBottleneck(cout=96, hidden=192, stride=2),
-            FusedBottleneck(cout=96, hidden=192, residual=True),
-        ),
-    }
-
-
-def network(*blocks: object) -> Architecture:
-    return Architecture(blocks, resolution=RESOLUTION, classes=10)  # type: ignore[arg-type]
 
 
 def noise(folder: Path) -> Data:

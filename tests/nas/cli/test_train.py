@@ -1,8 +1,12 @@
 """`nas train`, `evaluate` and `export` on the command line: the contract's keys, exit codes, one line for what is wrong."""
 
 import json
+import os
+import random
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -141,3 +145,58 @@ def test_help_has_an_example(nas: Shell, command: str) -> None:
     code, out, _ = nas(command, "--help")
     assert code == 0
     assert f"nas {command} " in out.partition("Example:")[2]
+
+
+def test_a_teacher_on_the_command_line(nas: Shell) -> None:
+    common = ("--data", "digits", "--threads", 1, "--seed", 0)
+    teacher = nas.json("train", "small.json", *common, "--epochs", 2, "--out", "teacher")
+    taught = ("train", "small.json", *common, "--epochs", 1, "--teacher", teacher["checkpoint"], "--out", "taught")
+    told = nas.json(*taught)
+    assert Path(told["last"]).exists()
+    assert json.loads(Path("taught/curve.json").read_text())["curve"] == told["curve"]
+    (labels,) = Path("cache/pocketnas/soft_labels").glob("*/replica-000.f16")
+    labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+    code, _, err = nas(*taught[:-1], "again")
+    assert code == 0
+    assert "was damaged: the teacher has been asked again" in err
+    assert (
+        load_checkpoint(Path("again/network.pt")).metrics["loss"]
+        == load_checkpoint(Path("taught/network.pt")).metrics["loss"]
+    )
+    assert "was started with teacher" in nas.error(*taught[:-4], "--out", "taught")
+    assert "in [0, 1], got 3" in nas.error(*taught[:-1], "other", "--distill-weight", 3)
+
+
+def test_a_training_that_diverges_says_so_and_frees_its_folder(nas: Shell) -> None:
+    Path("wild.yaml").write_text("epochs: 1\nlr: 1e18\nwarm_up: 0\n")
+    train = ("train", "small.json", "--data", "digits", "--threads", 1, "--out", "run", "--recipe")
+    assert "the loss became nan within" in nas.error(*train, "wild.yaml")
+    assert nas(*train, "brief", "--epochs", 0.5)[0] == 0
+
+
+@pytest.mark.slow
+def test_killed_ten_times_at_random_moments(nas: Shell) -> None:
+    """The network in the end is, bit by bit, that of a run which nobody disturbed."""
+    Path("how.yaml").write_text(
+        "epochs: 4\nbatch_size: 32\nema_decay: 0.99\ndropout: 0.2\ndrop_path: 0.1\nrand_augment: 2\nmixup: 0.2\n"
+    )
+    command = [sys.executable, "-m", "nas", "train", "small.json", "--recipe", "how.yaml", "--threads", "1", "--out"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    began = time.monotonic()
+    subprocess.run([*command, "whole"], env=environment, check=True, capture_output=True)
+    whole_s = time.monotonic() - began
+    source, kills = random.Random(0), 0
+    for _ in range(100):
+        process = subprocess.Popen(
+            [*command, "killed"], env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+        )
+        try:
+            assert process.wait(timeout=None if kills == 10 else source.uniform(0.3, 1.0) * whole_s) == 0
+            break
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            kills += 1
+    assert kills
+    one, other = (load_checkpoint(Path(name) / "network.pt").state for name in ("whole", "killed"))
+    assert all(one[name].equal(tensor) for name, tensor in other.items())
