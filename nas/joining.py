@@ -5,9 +5,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import optuna
+
 from latency.errors import UnmeasuredKernel
 from nas.candidates import CandidateTrainer
-from nas.study import Prediction, Problem, Progress, open_study, run_trials
+from nas.limits import Limit, Reward, RewardKind
+from nas.sampling.candidate_sampler import SamplerName
+from nas.sampling.decisions import Decisions
+from nas.stages import TwoStages
+from nas.storage import open_study
+from nas.study import Prediction, Problem, Progress, attach_sampler, run_trials
 from nas.workers import Place
 from searchspace.architecture import Architecture
 from searchspace.space import Space
@@ -35,6 +42,11 @@ class StudyWork:
         budget_ms: milliseconds a network may take.
         trainer: trains candidates.
         trials: candidates to train, by all processes together.
+        limits: what a network must stay within beside the budget.
+        pareto: whether the whole front counts, or only the best within the budget.
+        reward: what the best is judged by.
+        sampler: which sampler draws the candidates.
+        stages: whether depths and widths are searched first and blocks then.
     """
 
     url: str
@@ -46,6 +58,33 @@ class StudyWork:
     budget_ms: float
     trainer: CandidateTrainer
     trials: int
+    limits: tuple[Limit, ...] = ()
+    pareto: bool = False
+    reward: RewardKind = "accuracy"
+    sampler: SamplerName = "auto"
+    stages: bool = False
+
+    def open(self) -> optuna.Study:
+        """The study, made if it is not there.
+
+        Raises:
+            StudyError: the storage cannot be used, or the study is of something else.
+        """
+        limits = {"budget_ms": self.budget_ms} | {limit.name: limit.most for limit in self.limits}
+        return open_study(self.url, self.name, identity=self.identity, limits=limits, pareto=self.pareto)
+
+    def problem(self, note: Callable[[str], None] | None = None) -> Problem:
+        """What the study looks for; `note` is told which networks cannot be predicted."""
+        return Problem(
+            self.space,
+            cautious(self.model, note),
+            self.budget_ms,
+            self.trainer,
+            len(self.trainer.ladder),
+            limits=self.limits,
+            pareto=self.pareto,
+            reward=None if self.pareto else Reward(self.reward, self.budget_ms),
+        )
 
     def __call__(self, place: Place) -> None:
         """Work on the study as one process of several, until nothing is left to do."""
@@ -57,8 +96,9 @@ def work(
     on: StudyWork, *, note: Callable[[str], None] | None = None, on_progress: Callable[[Progress], None] | None = None
 ) -> None:
     """Work on a study in this process, until nothing is left to do."""
-    study = open_study(on.url, on.name, seed=on.seed, identity=on.identity)
-    problem = Problem(on.space, cautious(on.model, note), on.budget_ms, on.trainer, len(on.trainer.ladder))
+    study, problem = on.open(), on.problem(note)
+    stages = TwoStages(Decisions.of(on.space), on.trials) if on.stages else None
+    attach_sampler(study, problem, on.sampler, seed=on.seed, pins=stages.pins if stages else None)
     run_trials(study, problem, trials=on.trials, on_progress=on_progress)
 
 

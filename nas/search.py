@@ -28,23 +28,31 @@ from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
 from nas.final_training import FinalTraining
 from nas.finalists import Finalist, measure, pareto_front, ranked
 from nas.joining import Model, StudyWork, cautious, work
+from nas.limits import Limit, RewardKind
 from nas.recipe import load_recipe
 from nas.run import Run
+from nas.sampling.candidate_sampler import SamplerName
+from nas.sampling.decisions import Decisions
+from nas.stages import TwoStages
+from nas.storage import adopt
 from nas.study import (
     FAILED,
     INFEASIBLE,
+    STARTUP_TRIALS,
+    Problem,
     Progress,
     Tried,
     completed,
     count_outcomes,
-    open_study,
+    count_redraws,
     prepare,
     progress,
 )
-from nas.survey import Survey, survey
+from nas.survey import Answers, Survey, survey
 from nas.threads import fastest_threads
 from nas.workers import default_processes, side_by_side
 from searchspace.architecture import Architecture
+from searchspace.recalling import recall
 from searchspace.sampling import FixedSuggest
 from searchspace.space import Space
 
@@ -65,6 +73,12 @@ class SearchSettings:
 
     Attributes:
         budget_ms: milliseconds a network may take; None: the median of the space.
+        limits: what a network must stay within beside it.
+        pareto: whether the whole front counts, or only the best within the budget.
+        reward: what the best is judged by.
+        sampler: which sampler draws the candidates.
+        stages: whether depths and widths are searched first and blocks then, or all at once.
+        start: networks to begin with, such as another search's best; those of the space are tried first.
         trials: candidates to train.
         finalists: candidates to train fully; more are added while the front has fewer than three networks.
         ladder: rungs of brief training.
@@ -79,6 +93,12 @@ class SearchSettings:
     """
 
     budget_ms: float | None = None
+    limits: tuple[Limit, ...] = ()
+    pareto: bool = False
+    reward: RewardKind = "accuracy"
+    sampler: SamplerName = "auto"
+    stages: bool = False
+    start: tuple[Architecture, ...] = ()
     trials: int = 24
     finalists: int = 5
     ladder: tuple[Fidelity, ...] = DEFAULT_LADDER
@@ -103,6 +123,8 @@ class SearchResult:
         finalists: all fully trained networks, in the order of their training.
         rungs: how far the scores of each could be trusted.
         feasible_share: share of random networks of the space within the budget.
+        redraws: candidates that were drawn again, because they were beyond a limit or known, before a trial was spent on them.
+        study: name of the study.
     """
 
     budget_ms: float
@@ -111,6 +133,8 @@ class SearchResult:
     finalists: tuple[Finalist, ...]
     rungs: tuple[RungFaithfulness, ...]
     feasible_share: float
+    redraws: int
+    study: str
 
     @property
     def best(self) -> Finalist | None:
@@ -164,19 +188,17 @@ def run_search(
         "space": space.fingerprint,
         "data": [data[resolution].fingerprint for resolution in space.resolution],
         "target": target,
-        "budget_ms": budget_ms,
         "rungs": [str(fidelity) for fidelity in settings.ladder],
         "score": settings.score,
         "warm_start": settings.warm_start,
         "seed": settings.seed,
+        "pareto": settings.pareto,
+        "reward": settings.reward,
     }
-    url = settings.storage or f"sqlite:///{run.file('study.db')}"
-    study = open_study(url, settings.study, seed=settings.seed, identity=identity)
-    prepare(study, surveyed, budget_ms=budget_ms, local=settings.storage is None)
     workers = min(settings.workers or default_processes(), settings.trials)
     torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
     task = StudyWork(
-        url=url,
+        url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,
         identity=identity,
         seed=settings.seed,
@@ -185,7 +207,16 @@ def run_search(
         budget_ms=budget_ms,
         trainer=trainer,
         trials=settings.trials,
+        limits=settings.limits,
+        pareto=settings.pareto,
+        reward=settings.reward,
+        sampler=settings.sampler,
+        stages=settings.stages,
     )
+    study, problem = task.open(), task.problem()
+    if reused := adopt(study, lambda one: problem.judge(one).violations, infeasible=INFEASIBLE):
+        events.note(f"{reused} candidates of the search with other limits are taken over")
+    prepare(study, _first(problem, surveyed, settings), local=settings.storage is None)
     if workers == 1:
         work(task, note=events.note, on_progress=lambda state: _tell(state, events))
     elif progress(study, settings.trials).trained < settings.trials:
@@ -219,6 +250,8 @@ def run_search(
         finalists=tuple(finalists),
         rungs=rungs,
         feasible_share=surveyed.feasible_share(budget_ms),
+        redraws=count_redraws(study),
+        study=study.study_name,
     )
 
 
@@ -289,6 +322,18 @@ class _Ending:
             Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing, reason)
             for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)
         ]
+
+
+def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequence[Answers]:
+    """What a new study begins with: the networks it was given, then some that are spread over the latencies."""
+    recalled = (recall(problem.space, architecture) for architecture in settings.start)
+    given = [answers for answers in recalled if answers is not None]
+    if not settings.stages:
+        return [*given, *surveyed.spread(problem.budget_ms, STARTUP_TRIALS)]
+    stages = TwoStages(Decisions.of(problem.space), settings.trials)
+    count, seed = STARTUP_TRIALS, settings.seed
+    spread = stages.first(lambda one: problem.predict(one).ms, limit_ms=problem.budget_ms, count=count, seed=seed)
+    return [*given, *spread]
 
 
 def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) -> float:

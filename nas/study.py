@@ -11,30 +11,30 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 """
 
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import optuna
-import sqlalchemy.event
-from optuna.samplers import TPESampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.claims import claimed_before, in_flight, requeue, sign
 from nas.errors import Diverged, StudyError
+from nas.limits import Limit, Reward
 from nas.pruning import NoSlowerPruner
-from nas.survey import Survey
+from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
+from nas.sampling.decisions import Decisions
+from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.storage import first_line
+from nas.survey import Answers
 from searchspace.architecture import Architecture
 from searchspace.space import Space
 
-FORMAT = 1
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
+REDRAWS = "redraws"
 LOOK_EVERY_S = 0.2  # while others train what is still wanted
-SQLITE_PATIENCE_S = 60.0
-OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
 COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
     "complete",
     "pruned",
@@ -92,6 +92,9 @@ class Problem:
         budget_ms: milliseconds a network may take.
         train: trains a candidate on the rung of that number, going on from the rung before; may raise `Diverged`.
         rungs: how many rungs there are.
+        limits: what a network must stay within beside the budget.
+        pareto: whether the whole front counts: the study has two objectives then, accuracy and milliseconds.
+        reward: what is maximised where there is one objective; None: the score on the last rung.
     """
 
     space: Space
@@ -99,6 +102,50 @@ class Problem:
     budget_ms: float
     train: Callable[[Architecture, int], RungScore]
     rungs: int
+    limits: tuple[Limit, ...] = ()
+    pareto: bool = False
+    reward: Reward | None = None
+
+    @property
+    def pruner(self) -> NoSlowerPruner:
+        """When a candidate stops climbing."""
+        return NoSlowerPruner((CANDIDATE, "predicted_ms"))
+
+    def judge(self, architecture: Architecture) -> "Judgement":
+        """What is known of a network before it is trained."""
+        prediction = self.predict(architecture)
+        excess = {"latency": prediction.low_ms - self.budget_ms}
+        excess |= {limit.name: limit.excess(architecture) for limit in self.limits}
+        return Judgement(prediction, excess)
+
+    def values(self, score: float, ms: float) -> list[float]:
+        """What Optuna is told of a network that was trained to the last rung."""
+        if self.pareto:
+            return [score, ms]
+        return [score if self.reward is None else self.reward.of(score, ms)]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is known of a network before it is trained.
+
+    Attributes:
+        prediction: of its latency.
+        violations: by how much it is beyond each limit, by name; 0 or less: it is within.
+    """
+
+    prediction: Prediction
+    violations: Mapping[str, float]
+
+    @property
+    def ms(self) -> float:
+        """Predicted milliseconds."""
+        return self.prediction.ms
+
+    @property
+    def excess(self) -> float:
+        """The largest violation."""
+        return max(self.violations.values())
 
 
 @dataclass(frozen=True)
@@ -128,99 +175,47 @@ class Progress:
     outcomes: Mapping[str, int]
 
 
-def open_study(url: str, name: str, *, seed: int, identity: Mapping[str, Any]) -> optuna.Study:
-    """The study `name` in an Optuna storage, made if it is not there.
-
-    Args:
-        url: such as ``sqlite:///study.db`` or ``postgresql://…``.
-        name: the study's.
-        seed: of the sampler; trials that exist already shift it, so that a resumed study does not draw the same again.
-        identity: fingerprints of what is searched; a study of anything else is refused.
-
-    Raises:
-        StudyError: the storage cannot be used, or the study is of something else.
-    """
-    identity = {"format": FORMAT, **identity}
-    try:
-        study = optuna.create_study(
-            storage=open_storage(url),
-            study_name=name,
-            direction="maximize",
-            load_if_exists=True,
-            pruner=NoSlowerPruner(latency=(CANDIDATE, "predicted_ms")),
-        )
-    except optuna.exceptions.StorageInternalError as error:
-        raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
-    known = study.user_attrs.get("identity")
-    if known is None:
-        study.set_user_attr("identity", identity)
-    elif known != identity:
-        differing = sorted(key for key in known.keys() | identity.keys() if known.get(key) != identity.get(key))
-        raise StudyError(
-            f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out or --study"
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.sampler = TPESampler(
-            seed=seed + len(study.get_trials(deepcopy=False)),
-            n_startup_trials=STARTUP_TRIALS,
-            multivariate=True,
-            group=True,  # decisions that exist only in some architectures
-        )
-    return study
-
-
-def open_storage(url: str) -> optuna.storages.BaseStorage:
-    """An Optuna storage, with its tables made where they are missing.
-
-    Raises:
-        StudyError: it cannot be reached, or there is no such kind.
-    """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        if url.startswith("sqlite:"):
-            return _sqlite_storage(url)
-        return optuna.storages.get_storage(url)
-    except Exception as error:
-        if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
-            raise
-        raise StudyError(f"the study's storage cannot be used ({_first_line(error)}); check --storage") from error
-
-
-def _sqlite_storage(url: str) -> optuna.storages.BaseStorage:
-    """A file that several processes may work on: each transaction has it for itself from its start.
-
-    SQLite knows no locks on rows, which Optuna relies on so that no two processes take the same queued trial.
-    """
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_PATIENCE_S}})
-    sqlalchemy.event.listen(storage.engine, "connect", _leave_transactions_to_us)
-    sqlalchemy.event.listen(storage.engine, "begin", _begin_alone)
-    storage.engine.dispose()  # connections made before
-    return optuna.storages.get_storage(storage)
-
-
-def _leave_transactions_to_us(connection: Any, record: object) -> None:
-    connection.isolation_level = None
-
-
-def _begin_alone(connection: Any) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def prepare(study: optuna.Study, survey: Survey, *, budget_ms: float, local: bool) -> None:
-    """Queue what must be tried first: trials that a killed process left behind, or in a new study the startup candidates.
+def attach_sampler(
+    study: optuna.Study, problem: Problem, name: SamplerName = "auto", *, seed: int, pins: Pins | None = None
+) -> CandidateSampler:
+    """Give a study its sampler.
 
     Args:
         study: the study.
-        survey: where startup candidates are taken from.
-        budget_ms: they stay within it.
+        problem: what it looks for.
+        name: of the sampler.
+        seed: of the sampler; trials that exist already shift it, so that a resumed study does not draw the same again.
+        pins: decisions that are settled, given what is known; None: none.
+    """
+    sampler = CandidateSampler(
+        name,
+        Decisions.of(problem.space),
+        judge=problem.judge,
+        rungs=problem.rungs,
+        limit_ms=problem.budget_ms,
+        pareto=problem.pareto,
+        reward=problem.reward,
+        pins=pins,
+        startup=STARTUP_TRIALS,
+        seed=seed + len(study.get_trials(deepcopy=False)),
+    )
+    study.sampler = sampler
+    return sampler
+
+
+def prepare(study: optuna.Study, first: Sequence[Answers], *, local: bool) -> None:
+    """Queue what must be tried first: trials that a killed process left behind, or in a new study the first candidates.
+
+    Args:
+        study: the study.
+        first: the decisions of each of the first candidates.
         local: nobody else works on the study, so every unfinished trial is a killed one.
     """
     if local:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             requeue(study, trial.number, trial.params)
     if not study.get_trials(deepcopy=False):
-        for answers in survey.spread(budget_ms, STARTUP_TRIALS):
+        for answers in first:
             study.enqueue_trial(dict(answers))
 
 
@@ -244,7 +239,7 @@ def run_trials(
         try:
             outcome = _ask_and_try(study, problem, trials)
         except optuna.exceptions.StorageInternalError as error:
-            reason = _first_line(error.__cause__ or error)
+            reason = first_line(error.__cause__ or error)
             raise StudyError(
                 f"the study's storage failed ({reason}); finished trials are kept, run the same again"
             ) from error
@@ -263,6 +258,11 @@ def progress(study: optuna.Study, wanted: int) -> Progress:
     outcomes = count_outcomes(study)
     best = max((trial.accuracy for trial in completed(study)), default=None)
     return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes)
+
+
+def count_redraws(study: optuna.Study) -> int:
+    """How many candidates were drawn again because they were beyond a limit or known, and so cost no trial."""
+    return sum(trial.user_attrs.get(REDRAWS, 0) for trial in study.get_trials(deepcopy=False))
 
 
 def count_outcomes(study: optuna.Study) -> Counter[str]:
@@ -298,8 +298,12 @@ def completed(study: optuna.Study) -> list[Tried]:
 
 def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
     """One trial; if it is interrupted it is queued once more, for this process's successor or for others."""
-    trial = study.ask()
+    sampler = study.sampler
+    ours = sampler if isinstance(sampler, CandidateSampler) else None
+    trial = study.ask(ours.distributions if ours else None)
     try:
+        if ours and (redraws := ours.redraws(trial.number)):
+            trial.set_user_attr(REDRAWS, redraws)
         sign(trial)
         return _try(study, trial, problem, trials)
     except KeyboardInterrupt:
@@ -310,16 +314,17 @@ def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
 def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> str:
     """Judge one candidate and tell the study; returns how it ended."""
     architecture = problem.space.sample(trial)
-    prediction = problem.predict(architecture)
-    excess_ms = prediction.low_ms - problem.budget_ms
-    trial.set_constraint("latency", excess_ms)
-    if excess_ms > 0:
+    judged = problem.judge(architecture)
+    prediction = judged.prediction
+    for name, violation in judged.violations.items():
+        trial.set_constraint(name, violation)
+    if judged.excess > 0:
         return _end(study, trial, INFEASIBLE, TrialState.PRUNED)
     earlier = _known(study, architecture.fingerprint)
     if earlier is not None:
         for step, value in earlier.intermediate_values.items():
             trial.report(value, step)
-        return _end(study, trial, DUPLICATE, earlier.state, value=earlier.value)
+        return _end(study, trial, DUPLICATE, earlier.state, values=earlier.values)
     trial.set_user_attr(
         CANDIDATE,
         {
@@ -337,7 +342,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
     if progress(study, trials).trained + len(others) >= trials:
         requeue(study, trial.number, trial.params)
         return INTERRUPTED
-    return _climb(study, trial, problem, architecture)
+    return _climb(study, trial, problem, architecture, prediction.ms)
 
 
 def _known(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
@@ -348,7 +353,7 @@ def _known(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
     return None
 
 
-def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture) -> str:
+def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture, ms: float) -> str:
     """Train rung after rung, until the last or until the pruner stops it."""
     scores: list[dict[str, float | None]] = []
     for rung in range(problem.rungs):
@@ -358,15 +363,18 @@ def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Ar
             return _end(study, trial, FAILED, TrialState.FAIL)
         scores.append({**asdict(score), "value": score.score})
         trial.set_user_attr(RUNGS, scores)
-        trial.report(score.score, rung)
-        if rung + 1 < problem.rungs and trial.should_prune():
+        if not problem.pareto:  # Optuna takes no reports where there are several objectives
+            trial.report(score.score, rung)
+        if rung + 1 < problem.rungs and problem.pruner.prune(study, study.get_trials(deepcopy=False)[trial.number]):
             return _end(study, trial, PRUNED, TrialState.PRUNED)
-    return _end(study, trial, COMPLETE, TrialState.COMPLETE, value=scores[-1]["value"])
+    return _end(study, trial, COMPLETE, TrialState.COMPLETE, values=problem.values(score.score, ms))
 
 
-def _end(study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, value: float | None = None) -> str:
+def _end(
+    study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, values: Sequence[float] | None = None
+) -> str:
     trial.set_user_attr(OUTCOME, outcome)
-    study.tell(trial, value if state == TrialState.COMPLETE else None, state=state)
+    study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
     return outcome
 
 
@@ -381,7 +389,3 @@ def _failed(study: optuna.Study) -> list[FrozenTrial]:
     """Trials whose training diverged."""
     trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
     return [trial for trial in trials if trial.user_attrs.get(OUTCOME) == FAILED]
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -65,7 +65,7 @@ def dashboard(
     from nas.report.kinds import page_of
     from nas.report.page import render
     from nas.report.reading import open_folder
-    from nas.study import open_storage
+    from nas.storage import open_storage
 
     if run is None and storage is None:
         raise ReportError("a run or a storage is needed: `nas dashboard RUN`, or `nas dashboard --storage URL`")

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from rich import box
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from searchspace.space import Space
 
 MODEL_FILE = "latency_model.json"
+Choice = TypeVar("Choice", bound=str)
 
 
 @app.command()
@@ -31,7 +32,30 @@ def search(
     budget_ms: Annotated[
         float | None, typer.Option(help="Milliseconds a network may take; by default the space's median.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates to train.")] = 24,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates to train; more of them extend a search.")] = 24,
+    pareto: Annotated[bool, typer.Option("--pareto", help="Search the whole front, not only its end.")] = False,
+    sampler: Annotated[
+        str, typer.Option(help="auto (evolution steered by a surrogate), or Optuna's tpe, nsga2, gp, random.")
+    ] = "auto",
+    stages: Annotated[
+        str, typer.Option(help="coarse,fine: depths and widths first, then kinds of blocks; or one.")
+    ] = "one",
+    reward: Annotated[
+        str, typer.Option(help="accuracy; absolute: near the budget first; soft: faster is a little better.")
+    ] = "accuracy",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(help="Another target to meet, with its budget: NAME=MS. May be given several times."),
+    ] = None,
+    max_params: Annotated[int | None, typer.Option(min=1, help="Parameters a network may have.")] = None,
+    max_weight_bytes: Annotated[int | None, typer.Option(min=1, help="Bytes of weights it may have.")] = None,
+    max_peak_bytes: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of activations that may be alive at once.")
+    ] = None,
+    start: Annotated[
+        list[str] | None,
+        typer.Option(help="Begin with this network, or with the best of this run. May be given several times."),
+    ] = None,
     space: Annotated[str, typer.Option(help="Name of a space, or its YAML file.")] = "default",
     resolution: Annotated[
         int | None, typer.Option(min=1, help="Pixels a side; by default the space's or the data's.")
@@ -74,15 +98,21 @@ def search(
 ) -> None:
     """Search for the most accurate network within a latency budget, train the best and measure them.
 
+    The same command with more --trials extends a search, with another budget it starts from what was trained.
+
     Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
     """
     from latency.target import load_target
     from nas.distillation import Lesson
     from nas.errors import BudgetError, StudyError
     from nas.fidelity import parse_ladder, parse_score
+    from nas.limits import REWARDS, latency_limit, size_limits
     from nas.run import open_run
+    from nas.sampling.candidate_sampler import SAMPLERS
     from nas.search import SearchSettings, run_search
-    from nas.study import open_storage
+    from nas.stages import parse_stages
+    from nas.starting import starting_networks
+    from nas.storage import open_storage
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
@@ -96,8 +126,13 @@ def search(
     if teacher is not None:
         lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
     distillation = lesson.distillation() if lesson else None
+    others = other_targets(also or [])
     settings = SearchSettings(
         budget_ms=budget_ms,
+        pareto=pareto,
+        reward=one_of("--reward", reward, REWARDS),
+        sampler=one_of("--sampler", sampler, SAMPLERS),
+        stages=parse_stages(stages),
         trials=trials,
         finalists=finalists,
         ladder=parse_ladder(rungs),
@@ -114,12 +149,12 @@ def search(
         open_storage(storage)  # whether it can be used is known before anything takes time
     if resolution is not None:
         drawn_from = dataclasses.replace(drawn_from, resolution=(resolution,))
-    first, *others = drawn_from.resolution or (where.resolution,)
-    others += [fidelity.resolution for fidelity in settings.ladder if fidelity.resolution]
+    first, *further = drawn_from.resolution or (where.resolution,)
+    further += [fidelity.resolution for fidelity in settings.ladder if fidelity.resolution]
     images = load_images(data, resolution=first, strict=strict, seed=seed)
     at = {images.resolution: images}
     at |= {
-        pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in others if pixels not in at
+        pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in further if pixels not in at
     }
     if distillation is not None:
         distillation.teacher.check(images)
@@ -128,10 +163,11 @@ def search(
         "data": images.fingerprint,
         "space": adapted.fingerprint,
         "target": where.name,
-        "budget_ms": budget_ms,
         "rungs": [str(fidelity) for fidelity in settings.ladder],
         "score": settings.score,
         "warm_start": warm_start,
+        "pareto": pareto,
+        "reward": reward,
         "epochs": epochs,
         "seed": seed,
         "teacher": distillation.identity if distillation else None,
@@ -139,6 +175,14 @@ def search(
     folder = out or Path("runs") / f"search-{images.name}-{where.name}"
     with open_run(folder, kind="search", request=request) as run:
         model = _model(run, where, adapted)
+        sizes = size_limits(params=max_params, weight_bytes=max_weight_bytes, peak_bytes=max_peak_bytes)
+        latencies = tuple(
+            latency_limit(other.name, most_ms, _model(run, other, adapted, f"latency_model-{other.name}.json"))
+            for other, most_ms in others
+        )
+        settings = dataclasses.replace(
+            settings, limits=(*sizes, *latencies), start=starting_networks(start or [], adapted, note=note)
+        )
         with progress_bar("searching") as bar:
             try:
                 result = run_search(
@@ -155,7 +199,7 @@ def search(
             except BudgetError:
                 run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
                 raise
-        report = {"run": str(run.path), "study": study, **_report(where, model, result)}
+        report = {"run": str(run.path), "study": result.study, **_report(where, model, result)}
         run.write_json("result.json", report)
     if json:
         show_json(report)
@@ -173,13 +217,13 @@ class _Events:
         note(message)
 
 
-def _model(run: "Run", target: "Target", space: "Space") -> "Predictor":
+def _model(run: "Run", target: "Target", space: "Space", name: str = MODEL_FILE) -> "Predictor":
     """The latency model of this run: the one it was started with, so that a resumed search judges as before."""
     from latency.profiling import Progress
     from latency.published.model import PublishedModel
     from nas.prediction import load_run_model, model_for
 
-    kept = run.file(MODEL_FILE)
+    kept = run.file(name)
     if kept.exists():
         return load_run_model(kept)
     with progress_bar("profiling") as bar:
@@ -212,6 +256,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         "remark": model.remark if isinstance(model, PublishedModel) else None,
         "budget_ms": result.budget_ms,
         "feasible_share": result.feasible_share,
+        "redraws": result.redraws,
         "trials": {
             key: result.outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")
         },
@@ -280,7 +325,7 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     stdout.print(table)
     stdout.print(
         f"{trials['complete']} candidates trained to the last rung, {trials['pruned']} stopped earlier, "
-        f"{trials['infeasible']} rejected untrained, {trials['failed']} failed"
+        f"{trials['infeasible'] + report['redraws']} rejected untrained, {trials['failed']} failed"
     )
     if report["remark"]:
         stdout.print(report["remark"])
@@ -303,6 +348,36 @@ def _measured(entry: dict[str, Any]) -> str:
     if entry["measured_ms"] is None:
         return "–"
     return f"{entry['measured_ms']:.3g}" + ("" if entry["stable"] else " unstable")
+
+
+def other_targets(wanted: list[str]) -> "list[tuple[Target, float]]":
+    """Targets and their milliseconds, each given as ``NAME=MS``."""
+    from latency.target import load_target
+    from nas.errors import StudyError
+
+    found = []
+    for item in wanted:
+        name, _, milliseconds = item.rpartition("=")
+        try:
+            most_ms = float(milliseconds)
+        except ValueError:
+            most_ms = math.nan
+        if not name or not 0 < most_ms < math.inf:
+            raise StudyError(
+                f"--also must be a target and its milliseconds above 0, such as host-int8=0.5, got {item!r}"
+            )
+        found.append((load_target(name), most_ms))
+    return found
+
+
+def one_of(option: str, value: str, known: "tuple[Choice, ...]") -> "Choice":
+    """The choice of that name."""
+    from nas.errors import StudyError
+
+    for choice in known:
+        if choice == value:
+            return choice
+    raise StudyError(f"{option} must be one of {', '.join(known)}, got {value!r}")
 
 
 def _positive(option: str, value: float) -> float:

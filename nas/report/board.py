@@ -17,7 +17,8 @@ from optuna.artifacts import FileSystemArtifactStore, get_all_artifact_meta, upl
 from optuna.trial import FrozenTrial
 
 from nas.errors import ReportError
-from nas.study import CANDIDATE, open_storage
+from nas.sampling.history import CANDIDATE
+from nas.storage import open_storage
 from searchspace.architecture import Architecture
 from searchspace.files import write_atomically
 

@@ -12,7 +12,7 @@ from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Section, Table
 from nas.report.drawing import draw
 from nas.report.reading import Folder, number
-from nas.study import CANDIDATE, OUTCOME, RUNGS
+from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
 
 Json = Mapping[str, Any]
 
@@ -191,7 +191,7 @@ def _candidates(folder: Folder, study_name: str) -> list[Section]:
 def _trials(folder: Folder, study_name: str) -> list[Any]:
     import optuna
 
-    from nas.study import open_storage
+    from nas.storage import open_storage
 
     database = folder.path / "study.db"
     if not database.exists():

@@ -56,3 +56,23 @@ def test_too_few_peers_stop_nothing_and_trials_without_latency_do_not_count() ->
     trial = study.ask()
     trial.report(0.1, 0)
     assert not PRUNER.prune(study, study.get_trials()[-1])
+
+
+def test_studies_of_two_objectives_are_judged_by_what_trials_wrote_down() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for index in range(6):
+        study.add_trial(_trained(1.0, [index / 10, index / 10 + 0.3]))
+    for ms, own, stopped in ((1.0, 0.05, True), (1.0, 0.36, False), (0.5, 0.0, False)):
+        trial = study.ask()
+        trial.set_user_attr("candidate", {"ms": ms})
+        trial.set_user_attr("rungs", [{"value": own}])
+        assert PRUNER.prune(study, study.get_trials()[-1]) is stopped
+        study.tell(trial, state=TrialState.FAIL)
+
+
+def _trained(ms: float, curve: list[float]) -> optuna.trial.FrozenTrial:
+    return create_trial(
+        state=TrialState.COMPLETE,
+        values=[curve[-1], ms],
+        user_attrs={"candidate": {"ms": ms}, "rungs": [{"value": value} for value in curve]},
+    )

@@ -16,15 +16,15 @@ from optuna.trial import TrialState
 from nas.errors import Diverged, StudyError
 from nas.faithfulness import faithfulness
 from nas.fidelity import Fidelity
+from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.storage import open_study
 from nas.study import (
-    CANDIDATE,
-    OUTCOME,
     STARTUP_TRIALS,
     Problem,
     RungScore,
+    attach_sampler,
     completed,
     count_outcomes,
-    open_study,
     prepare,
     progress,
     run_trials,
@@ -88,8 +88,9 @@ def problem(trainer: Trainer, *, rungs: int = 2, budget_ms: float = BUDGET_MS) -
 
 
 def new_study(tmp_path: Path, **identity: object) -> optuna.Study:
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", seed=0, identity={**IDENTITY, **identity})
-    prepare(study, SURVEY, budget_ms=BUDGET_MS, local=True)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", identity={**IDENTITY, **identity})
+    attach_sampler(study, problem(Trainer()), seed=0)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=True)
     return study
 
 
@@ -139,8 +140,9 @@ def test_a_used_up_space_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.
     tiny = parse_space(
         "{format: 1, resolution: 8, stages: [{depth: 1, width: [8, 16], blocks: {conv: {kernel: [1, 3]}}}]}"
     ).adapt(channels=1, classes=2)
-    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", seed=0, identity=IDENTITY)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", identity=IDENTITY)
     everything = Problem(space=tiny, predict=predict, budget_ms=1e9, train=Trainer(), rungs=1)
+    attach_sampler(study, everything, seed=0)
     with pytest.raises(StudyError, match="known already; the space is used up"):
         run_trials(study, everything, trials=5)
     assert count_outcomes(study)["complete"] == 4
@@ -155,7 +157,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path, key: str) -> None:
 
 def test_unreachable_storage_is_one_line() -> None:
     with pytest.raises(StudyError, match="storage cannot be used") as refused:
-        open_study("sqlite:////nowhere/at/all.db", "search", seed=0, identity=IDENTITY)
+        open_study("sqlite:////nowhere/at/all.db", "search", identity=IDENTITY)
     assert "\n" not in str(refused.value)
 
 

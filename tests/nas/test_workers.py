@@ -12,7 +12,9 @@ import pytest
 
 from nas.claims import WORKER, release, worker_name
 from nas.errors import StudyError
-from nas.study import CANDIDATE, RungScore, completed, count_outcomes, open_study, run_trials
+from nas.sampling.history import CANDIDATE
+from nas.storage import open_study
+from nas.study import RungScore, completed, count_outcomes, run_trials
 from nas.workers import Place, side_by_side
 from searchspace.architecture import Architecture
 from tests.nas.test_study import IDENTITY, Trainer, new_study, problem
@@ -39,7 +41,7 @@ class Joining:
     folder: Path
 
     def __call__(self, place: Place) -> None:
-        study = open_study(f"sqlite:///{self.folder / 'study.db'}", "search", seed=place.number, identity=IDENTITY)
+        study = open_study(f"sqlite:///{self.folder / 'study.db'}", "search", identity=IDENTITY)
         trainer = Slow(lucky=True)
         trainer.folder = self.folder
         run_trials(study, problem(trainer), trials=TRIALS)

@@ -9,7 +9,8 @@ import optuna
 
 from nas.checkpoint import save_checkpoint
 from nas.deployment import random_checkpoint
-from nas.study import CANDIDATE, OUTCOME, RUNGS, open_study
+from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.storage import open_study
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
@@ -31,7 +32,7 @@ def search_run(folder: Path, *, finished: bool = True) -> Path:
     (folder / "finalists").mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
     candidates = architectures(6)
-    study = open_study(f"sqlite:///{folder / 'study.db'}", "search", seed=0, identity={})
+    study = open_study(f"sqlite:///{folder / 'study.db'}", "search", identity={})
     for index, architecture in enumerate(candidates):
         attributes = {
             OUTCOME: "pruned" if index == 5 else "complete",

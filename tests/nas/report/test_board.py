@@ -13,7 +13,8 @@ import pytest
 
 from nas.errors import ReportError
 from nas.report.board import attach, server
-from nas.study import CANDIDATE, open_storage
+from nas.sampling.history import CANDIDATE
+from nas.storage import open_storage
 from tests.nas.report.runs import search_run
 
 pytest.importorskip("optuna_dashboard", reason="the extra `dashboard` is not installed")

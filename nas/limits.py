@@ -1,0 +1,124 @@
+"""What a candidate must stay within beside the latency budget, known before it is trained; and what its accuracy is worth."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, get_args
+
+from latency.errors import UnmeasuredKernel
+from nas.errors import StudyError
+from searchspace.architecture import Architecture, lower
+
+RewardKind = Literal["accuracy", "absolute", "soft"]
+REWARDS: tuple[RewardKind, ...] = get_args(RewardKind)
+ABSOLUTE = -0.1
+"""TuNAS's default weight of the distance to the budget."""
+SOFT = -0.07
+"""MnasNet's exponent."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Something of a network that must not exceed a value.
+
+    Attributes:
+        name: of the constraint, such as ``params`` or ``latency on pixel``.
+        most: the value, above 0.
+        amount: what a network has of it; infinite where that is not known.
+    """
+
+    name: str
+    most: float
+    amount: Callable[[Architecture], float]
+
+    def excess(self, architecture: Architecture) -> float:
+        """By which share the network is above the limit; 0 or less: it is within."""
+        return min(self.amount(architecture) / self.most - 1, 1e9)
+
+
+def size_limits(
+    *, params: int | None = None, weight_bytes: int | None = None, peak_bytes: int | None = None
+) -> tuple[Limit, ...]:
+    """Limits on parameters, on bytes of weights and on the most bytes of activations alive at once (batch 1, float32)."""
+    wanted = (
+        ("params", params, _params),
+        ("weight_bytes", weight_bytes, _weight_bytes),
+        ("peak_bytes", peak_bytes, _peak),
+    )
+    return tuple(Limit(name, most, amount) for name, most, amount in wanted if most is not None)
+
+
+def _params(architecture: Architecture) -> float:
+    return lower(architecture).params
+
+
+def _weight_bytes(architecture: Architecture) -> float:
+    return lower(architecture).weights_bytes
+
+
+def _peak(architecture: Architecture) -> float:
+    return lower(architecture).peak_activation_bytes
+
+
+class Prediction(Protocol):
+    """The lower end of the interval that likely holds a network's milliseconds."""
+
+    @property
+    def low_ms(self) -> float: ...
+
+
+class Model(Protocol):
+    """A latency model."""
+
+    def predict(self, architecture: Architecture) -> Prediction: ...
+
+
+@dataclass(frozen=True)
+class _Latency:
+    """Milliseconds on another target; a function that can be sent to another process."""
+
+    model: "Model"
+
+    def __call__(self, architecture: Architecture) -> float:
+        try:
+            return self.model.predict(architecture).low_ms
+        except UnmeasuredKernel:
+            return math.inf
+
+
+def latency_limit(target: str, most_ms: float, model: "Model") -> Limit:
+    """A limit on the latency on another target; a network that its model cannot predict is beyond it."""
+    return Limit(f"latency on {target}", most_ms, _Latency(model))
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What a study of one objective maximises, a function of accuracy and latency.
+
+    Attributes:
+        kind: `accuracy` alone; `absolute`: accuracy − 0.1 · |ms ÷ budget − 1|, networks near the budget first (TuNAS);
+            `soft`: accuracy · (ms ÷ budget)^−0.07, faster is a little better (MnasNet).
+        budget_ms: milliseconds a network may take.
+
+    Raises:
+        StudyError: there is no such kind.
+    """
+
+    kind: RewardKind = "accuracy"
+    budget_ms: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kind not in REWARDS:
+            raise StudyError(f"the reward must be one of {', '.join(REWARDS)}, got {self.kind!r}")
+
+    def of(self, accuracy: float, ms: float) -> float:
+        """The reward."""
+        return self.slope(ms) * accuracy + self.offset(ms)
+
+    def slope(self, ms: float) -> float:
+        """By what accuracy counts."""
+        return float((ms / self.budget_ms) ** SOFT) if self.kind == "soft" else 1.0
+
+    def offset(self, ms: float) -> float:
+        """What is added to it."""
+        return ABSOLUTE * abs(ms / self.budget_ms - 1) if self.kind == "absolute" else 0.0

@@ -1,0 +1,104 @@
+"""What a study knows: its trials as candidates with their scores, those in training included."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.trial import TrialState
+
+from nas.survey import Answers
+
+OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
+FEWEST_PAIRS = 5  # candidates that were on a rung and on the last one, to learn how one tells of the other
+USUAL_SPREAD = 0.03  # of what scores come to, before that is known
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A candidate that was trained at least on one rung, or is being trained.
+
+    Attributes:
+        fingerprint: of its architecture.
+        answers: the decisions that give it.
+        ms: predicted milliseconds.
+        scores: on each rung so far, what candidates are compared by.
+        finished: whether nobody trains it any more.
+    """
+
+    fingerprint: str
+    answers: Answers
+    ms: float
+    scores: tuple[float, ...]
+    finished: bool
+
+
+def history(study: optuna.Study) -> list[Seen]:
+    """The candidates of a study, in the order of their trials; each architecture once."""
+    seen: dict[str, Seen] = {}
+    for trial in study.get_trials(deepcopy=False):
+        candidate = trial.user_attrs.get(CANDIDATE)
+        if candidate is None:
+            continue
+        scores = tuple(rung["value"] for rung in trial.user_attrs.get(RUNGS, ()))
+        running = trial.state in (TrialState.RUNNING, TrialState.WAITING)
+        known = seen.get(candidate["fingerprint"])
+        if known is not None and len(known.scores) >= len(scores):
+            continue
+        seen[candidate["fingerprint"]] = Seen(
+            candidate["fingerprint"], trial.params, candidate["predicted_ms"], scores, not running
+        )
+    return list(seen.values())
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What scores on a rung say of those on the last one: a line, and how far candidates are from it.
+
+    Attributes:
+        offset: the score on the last rung is offset + slope × the score on this one.
+        slope: 0 or above.
+        spread: standard deviation around it.
+    """
+
+    offset: float
+    slope: float
+    spread: float
+
+    def final(self, score: float) -> float:
+        """What is expected on the last rung."""
+        return self.offset + self.slope * score
+
+
+def outlooks(curves: Sequence[Sequence[float]], rungs: int) -> list[Outlook | None]:
+    """For each rung but the last its outlook, None where too few candidates went from it to the end."""
+    complete = np.array([curve for curve in curves if len(curve) == rungs], dtype=float).reshape(-1, rungs)
+    return [_outlook(complete[:, rung], complete[:, -1]) for rung in range(rungs - 1)]
+
+
+def _outlook(here: NDArray[np.float64], last: NDArray[np.float64]) -> Outlook | None:
+    if len(here) < FEWEST_PAIRS:
+        return None
+    variance, together = float(here.var()), float(np.cov(here, last, bias=True)[0, 1])
+    slope = max(together / variance, 0.0) if variance > 1e-9 else 0.0
+    offset = float(last.mean() - slope * here.mean())
+    residual = last - offset - slope * here
+    spread = float(np.sqrt((residual**2).sum() / max(len(here) - 2, 1)))
+    return Outlook(offset, slope, max(spread, 1e-3))
+
+
+def expected_finals(seen: Sequence[Seen], rungs: int) -> Mapping[str, tuple[float, float]]:
+    """By fingerprint: score on the last rung, and how unsure it is (0 if the candidate got there)."""
+    found = outlooks([one.scores for one in seen if one.finished], rungs)
+    finals = {}
+    for one in seen:
+        if len(one.scores) == rungs:
+            finals[one.fingerprint] = (one.scores[-1], 0.0)
+        elif one.scores:
+            outlook = found[len(one.scores) - 1]
+            if outlook is None:
+                finals[one.fingerprint] = (one.scores[-1], USUAL_SPREAD)
+            else:
+                finals[one.fingerprint] = (outlook.final(one.scores[-1]), outlook.spread)
+    return finals

@@ -1,0 +1,60 @@
+"""What a search may begin with: given networks, or the best of an earlier run."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+
+from nas.arch import load_architecture
+from nas.errors import StudyError
+from nas.finalists import ranked
+from nas.storage import first_line, open_storage
+from nas.study import completed
+from searchspace.architecture import Architecture
+from searchspace.recalling import recall
+from searchspace.space import Space
+
+BEST = 8  # networks of a run
+
+
+def starting_networks(sources: Sequence[str], space: Space, *, note: Callable[[str], None]) -> tuple[Architecture, ...]:
+    """Networks of the space that the sources name; of those of other data, the same with this data's channels and classes.
+
+    Args:
+        sources: each the folder of a search, or ARCH as on the command line.
+        space: adapted to the data.
+        note: told of networks that are not in the space.
+
+    Raises:
+        StudyError: a folder holds no search.
+        NasError: there is no such reference or file, or it is damaged.
+    """
+    found: dict[str, Architecture] = {}
+    for source in sources:
+        networks = _best(Path(source)) if Path(source).is_dir() else [load_architecture(source)]
+        fitting = [one for one in (_fitted(network, space) for network in networks) if recall(space, one) is not None]
+        if len(fitting) < len(networks):
+            note(
+                f"{source}: {len(networks) - len(fitting)} of {len(networks)} networks are not in this space; left out"
+            )
+        found |= {one.fingerprint: one for one in fitting}
+    return tuple(found.values())
+
+
+def _fitted(network: Architecture, space: Space) -> Architecture:
+    resolution = network.resolution if network.resolution in space.resolution else space.resolution[0]
+    return dataclasses.replace(network, resolution=resolution, channels=space.channels, classes=space.classes, name="")
+
+
+def _best(folder: Path) -> list[Architecture]:
+    """The candidates of a run in the order in which they are worth full training, the first of them."""
+    try:
+        name = json.loads((folder / "result.json").read_text())["study"]
+        study = optuna.load_study(storage=open_storage(f"sqlite:///{folder / 'study.db'}"), study_name=name)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StudyError(
+            f"{folder}: the folder of a finished search is needed to start from, got none ({first_line(error)})"
+        ) from error
+    return [one.architecture for one in ranked(completed(study))[:BEST]]

@@ -1,0 +1,72 @@
+"""Every sampler draws candidates within the limits, each once; ours finds more than chance."""
+
+import statistics
+
+import optuna
+import pytest
+
+from nas.limits import Limit
+from nas.sampling.candidate_sampler import SAMPLERS, SamplerName
+from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.study import (
+    STARTUP_TRIALS,
+    Problem,
+    attach_sampler,
+    completed,
+    count_outcomes,
+    count_redraws,
+    prepare,
+    run_trials,
+)
+from searchspace.architecture import lower
+from tests.nas.sampling.spaces import BUDGET_MS, SPACE, SURVEY, predict, problem, score
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+
+
+def searched(name: SamplerName, wanted: Problem, *, trials: int, seed: int = 0) -> optuna.Study:
+    directions = ["maximize", "minimize"] if wanted.pareto else ["maximize"]
+    study = optuna.create_study(directions=directions)
+    attach_sampler(study, wanted, name, seed=seed)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=True)
+    run_trials(study, wanted, trials=trials)
+    return study
+
+
+@pytest.mark.parametrize("pareto", [False, True])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "gp" else []) for name in SAMPLERS]
+)
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_nothing_is_wasted(name: SamplerName, pareto: bool) -> None:
+    study = searched(name, problem(pareto=pareto), trials=STARTUP_TRIALS + 4)
+    assert count_outcomes(study) == {"complete": STARTUP_TRIALS + 4}
+    fingerprints = [trial.user_attrs[CANDIDATE]["fingerprint"] for trial in study.trials]
+    assert len(set(fingerprints)) == len(fingerprints)
+    for candidate in completed(study):
+        assert candidate.predicted_ms <= BUDGET_MS
+        assert SPACE.contains(candidate.architecture)
+    assert count_redraws(study) > 0
+
+
+def test_ours_finds_better_networks_than_chance() -> None:
+    found = {
+        name: statistics.mean(
+            max(one.accuracy for one in completed(searched(name, problem(), trials=30, seed=seed))) for seed in range(3)
+        )
+        for name in ("auto", "random")
+    }
+    assert found["auto"] > found["random"]
+
+
+def test_further_limits_hold_for_every_candidate() -> None:
+    sizes = [lower(SPACE.sample(optuna.trial.FixedTrial(dict(answers)))).params for answers in SURVEY.answers]
+    most = statistics.median(sizes)
+    limited = Problem(
+        SPACE, predict, BUDGET_MS, score, 1, limits=(Limit("params", most, lambda one: lower(one).params),)
+    )
+    study = searched("auto", limited, trials=15)
+    assert len(completed(study)) == 15
+    assert all(lower(one.architecture).params <= most for one in completed(study))
+    infeasible = [trial for trial in study.trials if trial.user_attrs[OUTCOME] == "infeasible"]
+    assert all(trial.constraints["params"] > 0 for trial in infeasible)

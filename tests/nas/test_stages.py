@@ -1,0 +1,57 @@
+"""Two stages: depths and widths with plain blocks first, then blocks with the depths and widths of a good network."""
+
+import random
+
+import optuna
+import pytest
+
+from nas.errors import StudyError
+from nas.sampling.decisions import Decisions
+from nas.stages import TwoStages, parse_stages
+from nas.study import STARTUP_TRIALS, attach_sampler, completed, prepare, run_trials
+from searchspace.architecture import Architecture
+from searchspace.blocks import UIB, Pool
+from tests.nas.sampling.spaces import BUDGET_MS, SPACE, predict, problem
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+TRIALS = 24
+
+
+def test_the_coarse_stage_is_plain_and_the_fine_one_keeps_a_coarse_shape() -> None:
+    stages = TwoStages(Decisions.of(SPACE), TRIALS)
+    study = optuna.create_study(direction="maximize")
+    attach_sampler(study, problem(), "auto", seed=0, pins=stages.pins)
+    prepare(
+        study, stages.first(lambda one: predict(one).ms, limit_ms=BUDGET_MS, count=STARTUP_TRIALS, seed=0), local=True
+    )
+    run_trials(study, problem(), trials=TRIALS)
+    networks = [one.architecture for one in completed(study)]
+    coarse, fine = networks[: TRIALS // 2], networks[TRIALS // 2 :]
+    for network in coarse:
+        for block in network.blocks[1:]:
+            assert isinstance(block, UIB)
+            assert (block.dw_start, block.dw_mid) == (0, 3)
+    assert any(not isinstance(block, UIB) or block.dw_mid != 3 for network in fine for block in network.blocks[1:])
+    shapes = {stage_widths(network) for network in coarse}
+    assert {stage_widths(network) for network in fine} <= shapes
+
+
+def stage_widths(network: Architecture) -> tuple[int, ...]:
+    """Channels after every block; a pool belongs to the block after it."""
+    outputs = zip(network.shapes[1:], network.blocks, strict=False)
+    return tuple(shape[0] for shape, block in outputs if not isinstance(block, Pool))
+
+
+def test_pins_are_a_function_of_what_is_known() -> None:
+    stages = TwoStages(Decisions.of(SPACE), TRIALS)
+    assert stages.pins([], random.Random(0)) == stages.plain
+
+
+@pytest.mark.parametrize(("text", "two"), [("coarse,fine", True), ("coarse, fine", True), ("one", False)])
+def test_names_of_stages(text: str, two: bool) -> None:
+    assert parse_stages(text) is two
+
+
+def test_other_stages_are_refused() -> None:
+    with pytest.raises(StudyError, match="--stages must be"):
+        parse_stages("fine,coarse")
