@@ -13,7 +13,7 @@ seed, to the same result.
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,17 +22,27 @@ from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.contest import Contest
 from nas.errors import BudgetError
 from nas.family import Family
-from nas.proposals import Predict, Proposal, propose, undominated
+from nas.proposals import Predict, Proposal, dominated_ones, propose
 from nas.reductions import Reductions, reductions
 from nas.steps import Step
 from nas.tuning import Tuner, open_tuner
+from searchspace.width import widths
 
 BELOW = 2  # steps below the least accuracy after which trimming ends, where accuracy is the limit
-HALVINGS = 12  # of a step's reduction while no single change can make it
+CHOICE = 0.5  # proposals per width that a step shall have to choose from
+SMALLER = (
+    2  # halvings of a step's reduction to have that many: in large networks few layers take enough for a large step
+)
+HALVINGS = 12  # while no single change makes the step
 
 
 def netadapt(family: Family) -> list[Step]:
-    """The start and the network of every step, trimmed as far as the family's settings say.
+    """The start and the network of every step, trimmed as far as the family's settings say; errors are those of `trimming`."""
+    return list(trimming(family))
+
+
+def trimming(family: Family) -> Iterator[Step]:
+    """The same, one step after the other.
 
     Raises:
         BudgetError: the start meets the budget already, or nothing that trimming can make does.
@@ -44,6 +54,7 @@ def netadapt(family: Family) -> list[Step]:
     asked = family.settings
     schedule = reductions(asked.reduction, decay=asked.decay, start_ms=steps[0].ms, budget_ms=budget_ms)
     loop = _Loop(family, schedule, budget_ms)
+    yield steps[0]
     with open_tuner(family.data, workers=asked.workers) as tuner:
         while not loop.ended(steps):
             step = family.kept(len(steps)) or loop.step(steps[-1], tuner)
@@ -51,7 +62,7 @@ def netadapt(family: Family) -> list[Step]:
                 break
             shutil.rmtree(loop.folder(step.step), ignore_errors=True)
             steps.append(step)
-    return steps
+            yield step
 
 
 @dataclass(frozen=True)
@@ -83,16 +94,17 @@ class _Loop:
         family, number = self.family, before.step + 1
         start = family.checkpoint(before)
         model = Calibrated(family.model, before.factor)
-        everything = self._proposals(start, before, model.predict)
-        if not everything:
+        proposals = self._proposals(start, before, model.predict)
+        if not proposals:
             self._stuck(before)
             return None
-        proposals = undominated(start.architecture, everything)
+        dominated = dominated_ones(start.architecture, proposals)
         contest = Contest(
             number=number,
             before=before,
             start=start,
             proposals=proposals,
+            dominated=dominated,
             data=family.data,
             settings=family.settings,
             tuner=tuner,
@@ -115,27 +127,30 @@ class _Loop:
             predicted_ms=model.predict(chosen.architecture),
             measured_ms=measured_ms,
             factor=model.factor,
-            proposals=len(everything),
-            dominated=len(everything) - len(proposals),
+            proposals=len(proposals),
+            dominated=len(dominated),
             stopped=choice.stopped,
             audit=choice.audit,
             seconds=time.perf_counter() - began,
         )
         family.events.note(
             f"step {number}: {step.what}; {step.ms:.3g} ms, accuracy {step.accuracy:.1%} "
-            f"({len(proposals)} tried, {step.dominated} dominated, {step.stopped} stopped early)"
+            f"({len(proposals)} proposals, {step.dominated} dominated, {step.stopped} stopped early)"
         )
         return family.keep(step)
 
     def _proposals(self, start: Checkpoint, before: Step, predict: Predict) -> list[Proposal]:
-        """Proposals for the step's goal, or for the first of half as ambitious ones that a single change can meet."""
+        """Proposals for the step's goal, or for half as ambitious ones that more changes can meet by themselves."""
         now_ms = before.predicted_ms
-        goal_ms = max(self.schedule.goal_ms(before.step, now_ms), self.budget_ms or 0.0)
+        goal_ms = max(self.schedule.goal_ms(now_ms), self.budget_ms or 0.0)
+        wanted = CHOICE * len(widths(start.architecture))
+        most: list[Proposal] = []
         for halving in range(HALVINGS):
             found = propose(start.architecture, predict, now_ms - (now_ms - goal_ms) / 2**halving)
-            if found:
-                return found
-        return []
+            most = max(most, found, key=len)
+            if len(found) >= wanted or (most and halving >= SMALLER):
+                break
+        return most
 
     def _stuck(self, before: Step) -> None:
         if self.budget_ms is not None:

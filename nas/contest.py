@@ -1,7 +1,7 @@
 """One step's proposals against each other: made, fine-tuned in two rungs, and one of them chosen."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from nas.steps import Events, Settings, Step
 from nas.tuning import Job, Score, Tuner
 
 FIRST_RUNG = 0.25  # of a short fine-tune, after which hopeless proposals are stopped
+JUDGED = 500  # hold-out images at least that the first rung is judged on; it takes no more than the same share of all
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Choice:
         checkpoint: its fine-tuned network.
         score: of that network.
         stopped: proposals that were stopped after the first rung.
-        audit: whether the first rung would have stopped the chosen one; None where it stopped others.
+        audit: validation accuracy by which the chosen one beats the best of those that are neither dominated nor would have
+            been stopped, 0 where it is one of them; None where only those were tried to the end.
     """
 
     index: int
     checkpoint: Path
     score: Score
     stopped: int
-    audit: bool | None
+    audit: float | None
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Contest:
         before: the step before, whose network they start from.
         start: that network.
         proposals: at least one.
+        dominated: positions of those that are passed over.
         data: fine-tuned on its training split, judged on its validation split.
         settings: of the run.
         tuner: fine-tunes them.
@@ -56,6 +59,7 @@ class Contest:
     before: Step
     start: Checkpoint
     proposals: Sequence[Proposal]
+    dominated: Collection[int]
     data: Data
     settings: Settings
     tuner: Tuner
@@ -72,13 +76,14 @@ class Contest:
         Raises:
             TrainingError: no proposal could be trained, or a worker process ended.
         """
-        self._slice()
-        everyone = range(len(self.proposals))
-        first = self._rung(0, everyone)
-        hopeful = survivors(everyone, lambda index: self._worth(index, first[index]))
+        promising = [index for index in range(len(self.proposals)) if index not in self.dominated]
         every = self.settings.audit_every
         audit = every > 0 and self.number % every == 0
-        going = [index for index in everyone if first[index]] if audit else hopeful
+        tried = range(len(self.proposals)) if audit else promising
+        self._slice(tried)
+        first = dict(zip(tried, self._rung(0, tried), strict=True))
+        hopeful = survivors(promising, lambda index: self._worth(index, first[index]))
+        going = [index for index in tried if first[index]] if audit else hopeful
         second = dict(zip(going, self._rung(1, going), strict=True))
         scores = {index: score for index, score in second.items() if score}
         if not scores:
@@ -86,18 +91,22 @@ class Contest:
                 f"step {self.number}: the loss of every proposal became infinite; give a short recipe of a lower learning rate"
             )
         index = best(list(scores), lambda index: self._worth(index, scores[index]))
-        stopped = len(everyone) - len(going)
-        return Choice(index, self.result(index, 1), scores[index], stopped, index not in hopeful if audit else None)
+        missed = None
+        if audit:
+            usual = max((scores[other].accuracy for other in hopeful if other in scores), default=0.0)
+            missed = 0.0 if index in hopeful else scores[index].accuracy - usual
+        return Choice(index, self.result(index, 1), scores[index], len(tried) - len(going), missed)
 
-    def _slice(self) -> None:
-        """Write every proposal's network, weights taken from the step's start."""
+    def _slice(self, indices: Sequence[int]) -> None:
+        """Write these proposals' networks, weights taken from the step's start."""
         slicer = None
-        for index, proposal in enumerate(self.proposals):
+        for done, index in enumerate(indices, start=1):
+            proposal = self.proposals[index]
             path = self.folder / f"{index:03}.start.pt"
             if not path.exists():
                 slicer = slicer or Slicer.of(self.start, self.data, self.settings)
                 save_checkpoint(path, slicer.cut(proposal.counts, proposal.dropped))
-            self.events.progress(f"step {self.number}: making proposals", index + 1, len(self.proposals))
+            self.events.progress(f"step {self.number}: making proposals", done, len(indices))
 
     def _rung(self, rung: int, indices: Sequence[int]) -> list[Score | None]:
         settings = self.settings
@@ -106,6 +115,7 @@ class Contest:
         seen = (self.number - 1) * whole + (early if rung else 0)
         images = whole - early if rung else early
         recipe = dataclasses.replace(settings.short, images=max(images, 1), epochs=None)
+        part = max(1, min(round(1 / FIRST_RUNG), len(self.data.validation) // JUDGED))
         jobs = [
             Job(
                 start=self.result(index, 0) if rung else self.folder / f"{index:03}.start.pt",
@@ -113,6 +123,7 @@ class Contest:
                 recipe=recipe,
                 seed=settings.seed,
                 skip_images=seen,
+                judge_every=1 if rung else part,
             )
             for index in indices
         ]

@@ -42,7 +42,7 @@ class Proposal:
 
 
 def propose(architecture: Architecture, predict: Predict, goal_ms: float) -> list[Proposal]:
-    """Every proposal that meets the goal, in the order of the network; see `undominated` for those worth trying."""
+    """Every proposal that meets the goal, in the order of the network; see `dominated_ones` for those not worth trying."""
     found = widths(architecture)
     groups = [("width", (width,)) for width in found] + [("stage", stage) for stage in stages(architecture, found)]
     proposals = [_narrowed(architecture, kind, group, predict, goal_ms) for kind, group in groups]  # type: ignore[arg-type]
@@ -50,8 +50,8 @@ def propose(architecture: Architecture, predict: Predict, goal_ms: float) -> lis
     return [proposal for proposal in proposals if proposal is not None]
 
 
-def undominated(architecture: Architecture, proposals: Sequence[Proposal]) -> list[Proposal]:
-    """Those that no other contains: one that is nowhere narrower, and no slower, can only be the more accurate."""
+def dominated_ones(architecture: Architecture, proposals: Sequence[Proposal]) -> frozenset[int]:
+    """Positions of those that another one contains: nowhere narrower and no slower, it can only be the more accurate."""
     found = widths(architecture)
     sizes = [_sizes(found, len(architecture.blocks), proposal) for proposal in proposals]
 
@@ -63,7 +63,7 @@ def undominated(architecture: Architecture, proposals: Sequence[Proposal]) -> li
         return not alike or one < other
 
     everyone = range(len(proposals))
-    return [proposals[index] for index in everyone if not any(beats(one, index) for one in everyone if one != index)]
+    return frozenset(index for index in everyone if any(beats(one, index) for one in everyone if one != index))
 
 
 def stages(architecture: Architecture, found: Iterable[Width]) -> list[tuple[Width, ...]]:

@@ -11,14 +11,19 @@ WITHOUT_BUDGET = 0.06  # of the start's latency: the first reduction where no bu
 
 @dataclass(frozen=True)
 class Reductions:
-    """Step `i`, counted from 0, shall save `first_ms · decayⁱ` milliseconds."""
+    """Each step shall save a little less than the one before: `first_ms`, then `first_ms · decay` and so on.
 
+    How far the schedule is follows from the milliseconds that were saved, not from the number of steps: after steps that meet
+    their goals exactly that is the same, and where steps save more or less than was asked for, the sum still reaches as far.
+    """
+
+    start_ms: float
     first_ms: float
     decay: float
 
-    def goal_ms(self, step: int, now_ms: float) -> float:
-        """What the network of a step may take, given what the one before takes."""
-        return now_ms - self.first_ms * self.decay**step
+    def goal_ms(self, now_ms: float) -> float:
+        """What the next network may take, given what the present one takes."""
+        return now_ms - (self.first_ms - (1 - self.decay) * max(self.start_ms - now_ms, 0.0))
 
     @property
     def total_ms(self) -> float:
@@ -58,12 +63,12 @@ def reductions(asked: str | None, *, decay: float, start_ms: float, budget_ms: f
         raise BudgetError(f"the decay must be above 0 and at most 1, got {decay:g}")
     if asked is not None:
         value, unit = parse_reduction(asked)
-        schedule = Reductions(value if unit == "ms" else value * start_ms, decay)
+        schedule = Reductions(start_ms, value if unit == "ms" else value * start_ms, decay)
     elif budget_ms is None:
-        schedule = Reductions(WITHOUT_BUDGET * start_ms, decay)
+        schedule = Reductions(start_ms, WITHOUT_BUDGET * start_ms, decay)
     else:
         weight = sum(decay**step for step in range(STEPS))
-        schedule = Reductions((start_ms - budget_ms) / weight, decay)
+        schedule = Reductions(start_ms, (start_ms - budget_ms) / weight, decay)
     if budget_ms is not None and schedule.total_ms <= start_ms - budget_ms:
         raise BudgetError(
             f"{start_ms - budget_ms:.3g} ms must be saved, but a first reduction of {schedule.first_ms:.3g} ms with decay "

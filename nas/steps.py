@@ -35,7 +35,8 @@ class Settings:
         short: recipe of the fine-tunes that compare proposals.
         workers: processes that fine-tune side by side.
         measure_every: steps between measurements on the device.
-        audit_every: every so many steps no proposal is stopped early, to see whether the choice would have been; 0: never.
+        audit_every: every so many steps all proposals are tried to the end, dominated ones too, to see whether the choice is one
+            that would not have been; 0: never.
         seed: everything random follows from it.
     """
 
@@ -90,7 +91,8 @@ class Step:
         proposals: how many there were.
         dominated: of them, not tried since another one contained them.
         stopped: of them, stopped after the first rung.
-        audit: whether the choice was among those that the first rung would have stopped; None where it was not looked at.
+        audit: validation accuracy that skipping dominated proposals and stopping hopeless ones would have cost; None where it
+            was not looked at.
         seconds: it took.
     """
 
@@ -106,7 +108,7 @@ class Step:
     proposals: int = 0
     dominated: int = 0
     stopped: int = 0
-    audit: bool | None = None
+    audit: float | None = None
     seconds: float = 0.0
 
     @property

@@ -46,6 +46,8 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         model = model.corrected(narrow.architecture, measured_ms, tolerated=0.0)
         if measured_ms <= budget_ms:
             break
+    else:
+        family.events.note(f"the device still takes {measured_ms:.3g} ms after {TRIES} corrections of the model")
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
     family.save("step-01.pt", narrow)
@@ -76,13 +78,13 @@ def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float
     for divisor in (DIVISOR, 1):
         for step in range(GRID - 1, 0, -1):
             multiplier = step / GRID
-            counts = {width.name: _multiplied(width, multiplier, divisor) for width in found}
+            counts = {width.name: multiplied(width, multiplier, divisor) for width in found}
             if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
                 return multiplier, counts
     raise BudgetError(f"no width multiplier makes the network as fast as {budget_ms:.3g} ms: give a larger budget")
 
 
-def _multiplied(width: Width, multiplier: float, divisor: int) -> int:
+def multiplied(width: Width, multiplier: float, divisor: int) -> int:
     """The scaled count; heads of an attention are left as they are, as the families do."""
     if width.name.endswith(".heads"):
         return width.count

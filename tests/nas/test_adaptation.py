@@ -17,22 +17,25 @@ import pytest
 import torch
 
 from latency.errors import DeviceError, ModelError
-from nas import adaptation
+from nas import adaptation, contest
 from nas.adaptation import netadapt
-from nas.checkpoint import load_checkpoint
-from nas.deployment import compare, onnx_model
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.data import Split
+from nas.deployment import compare, onnx_model, random_checkpoint
 from nas.distillation import Distillation
 from nas.errors import BudgetError, TrainingError
+from nas.evaluation import evaluate
 from nas.family import Family
 from nas.finishing import finish
 from nas.recipe import Recipe
-from nas.reductions import STEPS
+from nas.reductions import STEPS, reductions
 from nas.steps import Step
-from nas.tuning import Job, Score
+from nas.tuning import Job, Score, Tuner
 from nas.uniform import uniform
 from searchspace.architecture import Architecture
+from searchspace.blocks import Conv
 from searchspace.width import drop_block, droppable, set_widths, widths
-from tests.nas.family import DATA, TINY, Events, FakeModel, SlowDevice, fake_ms, family, trained
+from tests.nas.family import DATA, SHORT, TINY, Events, FakeModel, SlowDevice, fake_ms, family, trained
 
 LONG = Recipe(images=160, batch_size=16, lr=0.02, flip=False)
 
@@ -67,11 +70,13 @@ def oracle(architecture: Architecture) -> float:
     return total / 100
 
 
-def use_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fine-tuning changes nothing and accuracy is the oracle's."""
+def use_oracle(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    """Fine-tuning changes nothing and accuracy is the oracle's; what was to be fine-tuned is listed."""
+    seen: list[Job] = []
 
     class Asked:
         def run(self, jobs: Sequence[Job], *, on_done: Callable[[int], None]) -> list[Score | None]:
+            seen.extend(jobs)
             for job in jobs:
                 shutil.copyfile(job.start, job.result)
             return [Score(oracle(load_checkpoint(job.start).architecture), 1.0) for job in jobs]
@@ -81,6 +86,7 @@ def use_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
         yield Asked()
 
     monkeypatch.setattr(adaptation, "open_tuner", asked)
+    return seen
 
 
 def reachable(architecture: Architecture) -> list[Architecture]:
@@ -99,7 +105,7 @@ def test_every_choice_is_that_of_brute_force(tmp_path: Path, monkeypatch: pytest
     first_ms = (steps[0].ms - 0.5 * steps[0].ms) / sum(0.96**step for step in range(STEPS))
     for before, step in itertools.pairwise(steps):
         start = load_checkpoint(tmp_path / before.checkpoint).architecture
-        goal_ms = max(before.ms - first_ms * 0.96**before.step, 0.5 * steps[0].ms)
+        goal_ms = max(before.ms - (first_ms - 0.04 * (steps[0].ms - before.ms)), 0.5 * steps[0].ms)
         meeting = [one for one in reachable(start) if fake_ms(one) <= goal_ms + 1e-12]
         accuracy_before = before.accuracy if before.step else steps[0].accuracy
 
@@ -122,6 +128,32 @@ def _contains(one: Architecture, other: Architecture) -> bool:
     return fake_ms(one) <= fake_ms(other) and all(mine.get(key, 0) >= count for key, count in theirs.items())
 
 
+def test_where_few_layers_take_enough_for_a_step_it_is_made_smaller(tmp_path: Path) -> None:
+    layers = Architecture(
+        tuple(Conv(cout=width, kernel=1) for width in (64, 16, 16, 16, 16, 16)), classes=3, channels=1
+    )
+
+    def channels(architecture: Architecture) -> float:
+        return float(sum(block.cout for block in architecture.blocks))  # type: ignore[union-attr]
+
+    start = random_checkpoint(layers, seed=0)
+    before = Step(
+        step=0,
+        what="start",
+        checkpoint="",
+        fingerprint="",
+        accuracy=0.5,
+        loss=1.0,
+        predicted_ms=channels(layers),
+        measured_ms=None,
+        factor=1.0,
+    )
+    for share in ("0.05", "0.3"):  # for 0.3 the first layer alone is wide enough
+        schedule = reductions(share, decay=0.96, start_ms=channels(layers), budget_ms=None)
+        found = adaptation._Loop(family(tmp_path), schedule, None)._proposals(start, before, channels)
+        assert len([one for one in found if one.kind == "width"]) == 6, share
+
+
 def test_the_first_rung_stops_some_and_an_audit_stops_none(tmp_path: Path) -> None:
     wide = family(tmp_path / "a", budget_ratio=0.75, reduction="0.13", audit_every=2)
     steps = netadapt(wide)
@@ -129,6 +161,23 @@ def test_the_first_rung_stops_some_and_an_audit_stops_none(tmp_path: Path) -> No
     for step in steps[1:]:
         assert step.proposals - step.dominated - step.stopped >= 1
         assert step.stopped == 0 or step.audit is None
+        assert step.audit is None or step.audit >= 0
+
+
+def test_the_first_rung_is_judged_on_a_part_of_the_hold_out_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contest, "JUDGED", len(DATA.validation) // 3)
+    jobs = use_oracle(monkeypatch)
+    netadapt(family(tmp_path, budget_ratio=0.8))
+    assert {job.judge_every for job in jobs if "rung0" in job.result.name} == {3}
+    assert {job.judge_every for job in jobs if "rung1" in job.result.name} == {1}
+    save_checkpoint(tmp_path / "a.pt", trained())
+    job = Job(start=tmp_path / "a.pt", result=tmp_path / "b.pt", recipe=SHORT, seed=0, skip_images=0, judge_every=3)
+    (score,) = Tuner(DATA, 1).run([job], on_done=lambda done: None)
+    part = Split(DATA.validation.images[::3], DATA.validation.labels[::3])
+    assert score is not None
+    assert score.accuracy == evaluate(load_checkpoint(job.result).network(), part, DATA).accuracy
 
 
 # The whole of it
