@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
 
 from latency.device import Device
 from latency.errors import ModelError, UnmeasuredKernel
@@ -11,6 +10,7 @@ from latency.stand_in import stand_in
 from latency.timing import Timing
 from nas.checkpoint import Checkpoint
 from nas.deployment import onnx_model
+from nas.prediction import Model
 from nas.proposals import Predict
 from searchspace.architecture import Architecture, lower
 
@@ -19,23 +19,6 @@ TOLERATED = 0.03
 """Relative difference between device and prediction up to which it counts as noise."""
 TRUSTED = 0.5
 """Relative difference beyond which the model is no guide any more."""
-
-
-class Prediction(Protocol):
-    """Milliseconds, and the interval that most networks fall into."""
-
-    @property
-    def ms(self) -> float: ...
-    @property
-    def low_ms(self) -> float: ...
-    @property
-    def high_ms(self) -> float: ...
-
-
-class Model(Protocol):
-    """A latency model, as trimming needs it."""
-
-    def predict(self, architecture: Architecture) -> Prediction: ...
 
 
 @dataclass(frozen=True)

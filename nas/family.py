@@ -6,11 +6,12 @@ from pathlib import Path
 
 from latency.device import Device
 from latency.settings import RuntimeSettings
-from nas.calibration import Calibrated, Model, measure
+from nas.calibration import Calibrated, measure
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError
 from nas.evaluation import evaluate
+from nas.prediction import Model
 from nas.proposals import fastest
 from nas.run import Run
 from nas.steps import Events, Settings, Step

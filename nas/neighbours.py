@@ -3,16 +3,14 @@
 import random
 from collections.abc import Callable, Iterator
 
-from latency.errors import ModelError, UnmeasuredKernel
+from latency.errors import UnmeasuredKernel
 from latency.model import LatencyModel
-from latency.profiling import Progress, profile_target
-from latency.store import load_model
+from latency.profiling import Progress
 from latency.target import Target
+from nas.prediction import FEWEST_ALIKE, known_or_profiled
 from searchspace.architecture import Architecture
 from searchspace.width import drop_block, droppable, set_widths, widths
 
-NETWORKS = 48  # profiled where the target's model does not know the network
-FEWEST_ALIKE = 24  # measured networks of the network's resolution, for the model to know it
 ALIGNED = 0.7  # of the random networks have widths that are multiples of `DIVISOR`
 DIVISOR = 8
 LEAST_SHARE = 0.2  # of a width that stays
@@ -63,20 +61,11 @@ def model_near(
     Raises:
         LatencyError: the device fails, or too few measurements on it are stable.
     """
-    before = 0
-    try:
-        model = load_model(target)
-    except ModelError as reason:
-        note(f"{reason}; it is profiled now")
-    else:
-        if knows(model, architecture):
-            return model
-        before = len(model.measurements)
-        note(f"the latency model of {target.name!r} does not know such networks yet: some like it are measured now")
-    return profile_target(
+    return known_or_profiled(
         target,
-        neighbours(architecture),
-        networks=before + NETWORKS,
+        lambda model: knows(model, architecture),
+        lambda nchwc_block: neighbours(architecture),
+        "what trimming makes of this network",
+        note=note,
         on_progress=on_progress,
-        on_wait=lambda holder: note(f"waiting for {target.name}: {holder}"),
     )

@@ -1,7 +1,8 @@
-"""The latency model that a search needs: one that knows the space, or one that is profiled on the spot."""
+"""The latency model that a run needs: one that knows the networks in question, or one that is profiled on the spot."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from latency.errors import DeviceUnreachable, ModelError, UnmeasuredKernel
 from latency.features import measured_as
@@ -18,11 +19,28 @@ from searchspace.space import Space
 RUN_REMEDY = (
     "this run judged by it; delete the file to go on with the target's present model, or begin another run with --out"
 )
-NETWORKS = 48  # profiled for a space that the target's model does not know
-FEWEST_ALIKE = 24  # measured networks of a space's resolution, for the model to know it
+NETWORKS = 48  # profiled where the target's model does not know what it is asked about
+FEWEST_ALIKE = 24  # measured networks of a resolution, for the model to know it
 PROBES = 1000  # random networks of the space, all of whose kernels must have been measured
 POOL = 1000  # drawn to find those with rare kinds of kernels
 OF_EACH_KIND = 5  # networks that have it; some measurements may turn out unstable
+
+
+class Prediction(Protocol):
+    """Milliseconds of a network on the device: expected, and the interval that is likely to hold them."""
+
+    @property
+    def ms(self) -> float: ...
+    @property
+    def low_ms(self) -> float: ...
+    @property
+    def high_ms(self) -> float: ...
+
+
+class Model(Protocol):
+    """A latency model, as searching and trimming need it."""
+
+    def predict(self, architecture: Architecture) -> Prediction: ...
 
 
 def space_architectures(
@@ -102,6 +120,37 @@ def model_for(
     """
     if target.basis == "published":
         return load_predictor(target)
+
+    def architectures(nchwc_block: int) -> Iterator[Architecture]:
+        return space_architectures(space, nchwc_block=nchwc_block, precision=target.settings.precision)
+
+    return known_or_profiled(
+        target, lambda model: knows(model, space), architectures, "this space", note=note, on_progress=on_progress
+    )
+
+
+def known_or_profiled(
+    target: Target,
+    is_known: Callable[[LatencyModel], bool],
+    architectures: Callable[[int], Iterable[Architecture]],
+    what: str,
+    *,
+    note: Callable[[str], None],
+    on_progress: Callable[[Progress], None] | None = None,
+) -> LatencyModel:
+    """The target's latency model if it knows what is asked for, else the one that profiling gives.
+
+    Args:
+        target: whose model.
+        is_known: whether a model can be used.
+        architectures: networks to profile if not, given the channels in a block of the device's runtime.
+        what: they are, for people.
+        note: hears why something is measured.
+        on_progress: hears how far that is.
+
+    Raises:
+        LatencyError: the device fails, or too few measurements on it are stable.
+    """
     before = 0
     try:
         model = load_model(target)
@@ -109,16 +158,14 @@ def model_for(
         note(f"{reason}; it is profiled now")
     else:
         _hold_to_device(model, target, note)
-        if knows(model, space):
+        if is_known(model):
             return model
         before = len(model.measurements)
-        note(f"the latency model of {target.name!r} does not know this space yet: networks of it are measured now")
+        note(f"the latency model of {target.name!r} does not know {what} yet: networks of it are measured now")
     device = target.open()
-    block = device.describe().nchwc_block
-    architectures = space_architectures(space, nchwc_block=block, precision=target.settings.precision)
     return profile_target(
         target,
-        architectures,
+        architectures(device.describe().nchwc_block),
         networks=before + NETWORKS,
         device=device,
         on_progress=on_progress,
@@ -137,4 +184,4 @@ def _hold_to_device(model: LatencyModel, target: Target, note: Callable[[str], N
     try:
         model.require(target.open().describe(), target.settings)
     except DeviceUnreachable as error:
-        note(f"{error}: the search goes on with the latency model of {target.name!r}")
+        note(f"{error}: the run goes on with the latency model of {target.name!r}")

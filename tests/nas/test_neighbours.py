@@ -47,4 +47,4 @@ def test_a_model_that_does_not_know_the_network_is_profiled(tmp_path: Path, monk
     larger: Any = dataclasses.replace(TINY, resolution=20)
     assert not knows(model, larger)
     assert len(model_near(target, larger, note=notes.append).measurements) > len(model.measurements)
-    assert "does not know such networks yet" in notes[-1]
+    assert "does not know what trimming makes of this network yet" in notes[-1]
