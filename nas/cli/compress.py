@@ -9,8 +9,9 @@ import typer
 from rich.table import Table
 
 from nas.cli import options
-from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
+from nas.cli.console import app, progress_bar, show_json, stdout
 from nas.cli.images import load_images
+from nas.cli.running import Shown
 
 if TYPE_CHECKING:
     from nas.compression.squeezing import Compressed
@@ -84,23 +85,13 @@ def compress(
     folder = out or Path("runs") / f"compress-{images.name}-{checkpoint.stem}"
     with open_run(folder, kind="compress", request=request) as run:
         with progress_bar("compressing") as bar:
-            result = squeeze(run, start, images, settings=settings, events=_Events(bar), path=output)
+            result = squeeze(run, start, images, settings=settings, events=Shown(bar), path=output)
         report = _report(result)
         run.write_json("result.json", report)
     if json:
         show_json(report)
     else:
         _show(result)
-
-
-class _Events:
-    """Shows on stderr what a run tells."""
-
-    def __init__(self, bar: Bar) -> None:
-        self.progress = bar
-
-    def note(self, message: str) -> None:
-        note(message)
 
 
 def _layer_densities(texts: list[str]) -> dict[str, float]:

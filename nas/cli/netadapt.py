@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 
 from nas.cli import options
-from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
+from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.images import load_images
+from nas.cli.running import Shown, model_of
 
 if TYPE_CHECKING:
-    from latency.model import LatencyModel
-    from latency.target import Target
     from nas.checkpoint import Checkpoint
     from nas.data import Data
     from nas.distillation import Distillation
@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from nas.run import Run
     from nas.steps import Settings, Step
 
+STEPPING = ("rule", "step", "decay", "short_images", "workers", "measure_every", "audit_every")
 LONG_EPOCHS, LONG_IMAGES = 10.0, 60_000  # of the long fine-tune where no epochs are given: whichever is shorter
 
 
 @app.command()
 def netadapt(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt).")],
     target: options.Target = "host",
     data: options.Data = "digits",
@@ -39,8 +41,7 @@ def netadapt(
     method: Annotated[
         str,
         typer.Option(
-            help="netadapt; or uniform, one width multiplier to compare with, "
-            "which has no steps: --step, --decay, --rule, --short-images, --measure-every and --audit-every are for netadapt."
+            help="netadapt; or uniform, one width multiplier to compare with, which takes no options about steps."
         ),
     ] = "netadapt",
     rule: Annotated[
@@ -67,7 +68,9 @@ def netadapt(
     measure_every: Annotated[int, typer.Option(min=1, help="Steps between measurements on the device.")] = 3,
     audit_every: Annotated[
         int,
-        typer.Option(min=0, help="Every so many steps stop no proposal early, to see if the choice would have been."),
+        typer.Option(
+            min=0, help="Every so many steps try all proposals to the end: what does skipping hopeless ones cost?"
+        ),
     ] = 0,
     strict: options.Strict = False,
     seed: options.Seed = 0,
@@ -84,13 +87,17 @@ def netadapt(
     from nas.checkpoint import load_checkpoint
     from nas.distillation import Distillation
     from nas.family import Family
+    from nas.neighbours import model_near
     from nas.recipe import load_recipe
     from nas.run import open_run
     from nas.steps import Settings
     from nas.teachers import checkpoint_teacher
     from nas.tuning import default_workers
 
+    if method == "uniform":
+        _refuse_steps(context)
     where, start = load_target(target), load_checkpoint(checkpoint)
+    device = where.open()
     settings = Settings(
         budget_ms=budget_ms,
         budget_ratio=budget_ratio,
@@ -120,20 +127,22 @@ def netadapt(
     }
     folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
     with open_run(folder, kind="netadapt", request=request) as run:
-        model = _model(run, where, start)
+        model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
             family = Family(
                 run=run,
                 start=start,
                 data=images,
-                device=where.open(),
+                device=device,
                 runtime=where.settings,
                 model=model,
                 settings=settings,
-                events=_Events(bar),
+                events=Shown(bar),
             )
             steps, outcome = _trim(family, long, distillation, threads)
         report = _report(family, steps, outcome)
+        run.write_json("result.json", report)
+        report["figures"] = _drawn(run)
         run.write_json("result.json", report)
     if json:
         show_json(report)
@@ -141,14 +150,21 @@ def netadapt(
         _show(report)
 
 
-class _Events:
-    """Shows on stderr what a run tells."""
+def _refuse_steps(context: typer.Context) -> None:
+    """A width multiplier is one step.
 
-    def __init__(self, bar: Bar) -> None:
-        self.progress = bar
+    Raises:
+        BudgetError: an option about steps was given.
+    """
+    from nas.errors import BudgetError
 
-    def note(self, message: str) -> None:
-        note(message)
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in STEPPING
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise BudgetError(f"--method uniform takes no options about steps, got {', '.join(given)}: leave them out")
 
 
 def _trim(
@@ -172,21 +188,16 @@ def _limit(settings: "Settings") -> str:
 
 def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
     """Images as the network takes them, divided as they were for its training."""
-    from nas.data import load_data
     from nas.evaluation import as_trained
 
     architecture = start.architecture
-    with progress_bar("reading images") as bar:
-        data = load_data(
-            source,
-            resolution=architecture.resolution,
-            channels=architecture.channels,
-            seed=int(start.metrics.get("seed", 0)),
-            strict=strict,
-            progress=bar,
-        )
-    for remark in data.notes:
-        note(remark)
+    data = load_images(
+        source,
+        resolution=architecture.resolution,
+        channels=architecture.channels,
+        strict=strict,
+        seed=int(start.metrics.get("seed", 0)),
+    )
     if start.data.fingerprint and start.data.fingerprint != data.fingerprint:
         note(
             "the network was trained on other images, or on these divided otherwise: some held out here it may have seen"
@@ -202,26 +213,6 @@ def _long(source: str, epochs: float | None, data: "Data") -> "Recipe":
     if epochs is not None:
         return dataclasses.replace(recipe, epochs=epochs, images=None)
     return dataclasses.replace(recipe, epochs=None, images=min(round(LONG_EPOCHS * len(data.train)), LONG_IMAGES))
-
-
-def _model(run: "Run", target: "Target", start: "Checkpoint") -> "LatencyModel":
-    """The latency model of this run: the one it was started with, so that a resumed one proposes as before."""
-    from latency.model import LatencyModel
-    from latency.profiling import Progress
-    from nas.neighbours import model_near
-    from nas.prediction import RUN_REMEDY
-
-    kept = run.file("latency_model.json")
-    if kept.exists():
-        return LatencyModel.load(kept, remedy=RUN_REMEDY)
-    with progress_bar("profiling") as bar:
-
-        def show(state: Progress) -> None:
-            bar(f"measuring networks on {target.name} for its latency model", state.networks, state.wanted)
-
-        model = model_near(target, start.architecture, note=note, on_progress=show)
-    model.save(kept)
-    return model
 
 
 def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[str, Any]:
@@ -248,6 +239,19 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
     }
 
 
+def _drawn(run: "Run") -> list[str]:
+    """The family drawn, accuracy against latency, as SVG and PNG in the run's folder."""
+    from nas.errors import ReportError
+    from nas.report.kinds import page_of
+    from nas.report.page import write_figures
+
+    try:
+        return [str(path) for path in write_figures(page_of(run.path), run.file("figures"))]
+    except ReportError as reason:
+        note(f"the family is not drawn: {reason}")
+        return []
+
+
 def _show(report: dict[str, Any]) -> None:
     """The family as a table, and what it came to."""
     table = Table(title="Networks of this run")
@@ -265,3 +269,6 @@ def _show(report: dict[str, Any]) -> None:
         f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
     )
     stdout.print(f"checkpoint: {report['checkpoint']}")
+    for path in report["figures"]:
+        if path.endswith("path.svg"):
+            stdout.print(f"accuracy against latency: {path}")

@@ -1,20 +1,25 @@
 """`nas netadapt` on the command line: the contract's keys, resuming, one line for what is wrong."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from latency.errors import DeviceError
 from latency.fake import FakeDevice
 from latency.target import Target
+from latency.timing import Timing
 from nas.checkpoint import load_checkpoint
 from tests.nas.cli.test_train import Shell, nas
 
 __all__ = ["nas"]  # the fixture
 
-QUICK = ("--short-images", 64, "--workers", 1, "--epochs", 0.2, "--importance", "l2")
+BRIEF = ("--epochs", 0.2, "--importance", "l2")
+QUICK = ("--short-images", 64, "--workers", 1, *BRIEF)
 
 
 @pytest.fixture
@@ -39,6 +44,8 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     assert judged["accuracy"] == pytest.approx(result["accuracy"]), "judged on the same test split"
     assert nas.json("export", result["checkpoint"], "-o", "small.onnx")["max_abs_diff"] < 1e-3
     assert json.loads(Path("run/result.json").read_text()) == result
+    assert "Accuracy against latency" in Path("run/figures/path.svg").read_text()
+    assert "run/figures/path.png" in result["figures"]
     assert nas.json(*command) == result, "the same command makes nothing anew"
     assert "was started with budget_ratio 0.9" in nas.error(
         "netadapt", start, "--budget-ratio", 0.8, *QUICK, "--out", "run"
@@ -46,9 +53,33 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     code, out, _ = nas(*command)
     assert code == 0
     assert "faster), accuracy on the test split" in out
-    uniform = nas.json("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", *QUICK, "--out", "uniform")
+    uniform = nas.json("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", *BRIEF, "--out", "uniform")
     assert "width multiplier" in uniform["steps"][1]["what"]
     assert uniform["measured_ms"] <= uniform["budget_ms"]
+
+
+class Lost(FakeDevice):
+    """A device that is unplugged after the start was measured."""
+
+    alone = 0  # measurements of a single network: those of trimming itself
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        self.alone += len(models) == 1
+        if self.alone > 1:
+            raise DeviceError(f"{self.name}: is not there any more")
+        return super().measure(models, **options)
+
+
+def test_a_device_that_is_lost_in_the_middle(nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ("netadapt", start, "--budget-ratio", 0.9, "--measure-every", 1, *QUICK, "--out", "run")
+    device = Lost("host")
+    with monkeypatch.context() as unplugged:
+        unplugged.setattr(Target, "open", lambda target: device)
+        assert "is not there any more" in nas.error(*command)
+    assert Path("run/step-00.json").exists()
+    assert not Path("run/step-01.json").exists()
+    result = nas.json(*command)
+    assert result["measured_ms"] <= result["budget_ms"]
 
 
 def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
@@ -61,6 +92,8 @@ def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
     assert "share of distillation" in nas.error("netadapt", start, *ratio, "--distill", 2)
     assert "pixle" in nas.error("netadapt", start, *ratio, "--target", "pixle")
     assert "must be milliseconds (0.5ms) or a fraction" in nas.error("netadapt", start, *ratio, "--step", "x", *QUICK)
+    uniform = ("netadapt", start, *ratio, "--method", "uniform")
+    assert "takes no options about steps, got --step, --short-images" in nas.error(*uniform, *QUICK[:2], "--step", 0.1)
     Path("text.pt").write_text("not a checkpoint")
     assert "text.pt" in nas.error("netadapt", "text.pt", *ratio)
     torch.save({"model": torch.zeros(3)}, "plain.pt")
