@@ -1,0 +1,392 @@
+"""NetAdapt against one width multiplier and against Torch-Pruning: accuracy at the same measured latency on this machine.
+
+All start from one checkpoint and all see equally many images: a rival's fine-tune is longer by all images that NetAdapt spent on
+short ones up to its result, those of proposals that came to nothing included. A rival's network is the one of its sizes whose
+measured latency comes closest to NetAdapt's, at most 2 % slower. Everything that is compared is measured side by side, in turns.
+
+    cd experiments/benchmarks/2026-11-24_netadapt
+    python run.py start   WORK --data DATA           # trains start.json
+    python run.py profile WORK                       # the latency model: a quiet minute
+    python run.py shapes  WORK --data DATA           # the rivals' networks
+    python run.py adapt   WORK --data DATA --seed 0  # and 1, 2: side by side
+    python run.py choose  WORK --seed 0              # measures what may be compared: a quiet half minute
+    python run.py tune    WORK --data DATA --seed 0  # long fine-tunes of all
+    python run.py audit   WORK --data DATA --seed 0  # tries what was skipped, too
+    python run.py record  WORK --data DATA           # measures the results: a quiet minute
+
+Each part goes on where it was interrupted.
+"""
+
+import argparse
+import dataclasses
+import itertools
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.record import write_record
+from latency.comparison import compare
+from latency.model import LatencyModel
+from latency.profiling import profile_target
+from latency.settings import Effort
+from latency.target import load_target
+from nas.adaptation import netadapt, trimming
+from nas.calibration import Calibrated
+from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.contest import FIRST_RUNG
+from nas.data import Batches, Data, load_data
+from nas.data.dataset import Split
+from nas.deployment import onnx_model
+from nas.evaluation import as_trained, evaluate
+from nas.family import Family
+from nas.neighbours import neighbours
+from nas.recipe import Recipe, load_recipe
+from nas.reductions import reductions
+from nas.run import open_run
+from nas.slicing import Slicer
+from nas.steps import Settings, Step
+from nas.training import train
+from nas.uniform import DIVISOR, GRID, multiplied
+from searchspace.architecture import Architecture, lower
+from searchspace.width import set_widths, widths
+
+HERE = Path(__file__).parent
+BUDGETS = (0.5, 0.35, 0.75)  # of the start's latency; the first one's steps are shared by the others
+SEEDS = (0, 1, 2)
+EPOCHS = 2  # of the start
+HOLD_OUT = 1_500  # images that proposals are compared on, of the 5,000 that are held out
+SHORT = 128  # images of a short fine-tune
+LONG = 8_000  # images of NetAdapt's long one
+REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
+SLOWER = 1.02  # than NetAdapt's, that a rival's network may be
+SIZES = 3  # of each rival's networks measured for each budget
+EFFORT = Effort(processes=3, slices=12, limit_s=20.0)
+TARGET = load_target("host")
+
+
+class Work:
+    """The folder of the experiment, and what its parts share."""
+
+    def __init__(self, folder: Path, source: str, budgets: Sequence[float]) -> None:
+        self.folder, self.source, self.budgets = folder, source, budgets
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def start(self) -> Checkpoint:
+        return load_checkpoint(self.folder / "start" / "network.pt")
+
+    @property
+    def model(self) -> LatencyModel:
+        return LatencyModel.load(self.folder / "latency_model.json")
+
+    def data(self) -> Data:
+        """CIFAR-10, part of its hold-out split left aside to save time."""
+        data = as_trained(load_data(self.source, resolution=32, channels=3), self.start)
+        fewer = Split(data.validation.images[:HOLD_OUT], data.validation.labels[:HOLD_OUT])
+        return dataclasses.replace(data, validation=fewer)
+
+    def seed(self, seed: int) -> Path:
+        return self.folder / f"seed-{seed}"
+
+    def steps(self, seed: int, budget: float) -> list[Step]:
+        """What NetAdapt did for a budget."""
+        files = sorted((self.seed(seed) / f"netadapt-{budget}").glob("step-*.json"))
+        return [Step(**json.loads(file.read_text())) for file in files]
+
+
+def start(work: Work, seed: int) -> None:
+    """Train the network that everything starts from."""
+    options = ["--data", work.source, "--epochs", str(EPOCHS), "--threads", "1", "--out", str(work.folder / "start")]
+    subprocess.run([sys.executable, "-m", "nas", "train", str(HERE / "start.json"), *options], check=True)
+
+
+def profile(work: Work, seed: int) -> None:
+    """Fit the latency model to networks trimmed from the start at random."""
+    architecture = Architecture.from_dict(json.loads((HERE / "start.json").read_text()))
+    model = profile_target(TARGET, neighbours(architecture), networks=72, limit_s=240)
+    model.save(work.folder / "latency_model.json")
+
+
+# NetAdapt
+
+
+class Log:
+    """Keeps what a run tells, with the CPU seconds it took until then."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def note(self, message: str) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps({"cpu_s": time.process_time(), "note": message}) + "\n")
+
+    def progress(self, what: str, done: int, total: int | None) -> None:
+        pass
+
+
+def adapt(work: Work, seed: int) -> None:
+    """Trim to each budget; as the goals of steps do not depend on it, what the first run did is not done again."""
+    data = work.data()
+    for budget in work.budgets:
+        trimmed = family(work, data, seed, f"netadapt-{budget}", budget_ratio=budget)
+        if budget != BUDGETS[0]:
+            share_steps(work, seed, budget, trimmed.run.path)
+        netadapt(trimmed)
+
+
+def family(work: Work, data: Data, seed: int, name: str, *, audit_every: int = 0, **limit: float) -> Family:
+    """A family with a folder of its own."""
+    settings = Settings(
+        **limit,  # type: ignore[arg-type]
+        reduction=REDUCTION,
+        short=dataclasses.replace(load_recipe("short"), images=SHORT),
+        measure_every=5,
+        audit_every=audit_every,
+        seed=seed,
+    )
+    folder = work.seed(seed) / name
+    with open_run(folder, kind="netadapt", request={**limit, "seed": seed}) as run:
+        return Family(
+            run=run,
+            start=work.start,
+            data=data,
+            device=TARGET.open(),
+            runtime=TARGET.settings,
+            model=work.model,
+            settings=settings,
+            events=Log(folder / "log.jsonl"),
+        )
+
+
+def share_steps(work: Work, seed: int, budget: float, folder: Path) -> None:
+    """Give a budget's run the steps that are the same for the first budget's."""
+    steps = work.steps(seed, BUDGETS[0])
+    least_ms = max(budget, BUDGETS[0]) * steps[0].ms
+    for number, step in enumerate(steps):
+        if number and min(goal(steps[: number + 1]), step.predicted_ms, step.ms) <= least_ms:
+            break
+        if not (folder / f"step-{number:02}.json").exists():
+            copy_step(work, seed, step, folder, BUDGETS[0])
+
+
+def goal(steps: Sequence[Step]) -> float:
+    """What the last of these steps had to reach, in milliseconds."""
+    schedule = reductions(REDUCTION, decay=0.96, start_ms=steps[0].ms, budget_ms=None)
+    return schedule.goal_ms(steps[-2].predicted_ms)
+
+
+def copy_step(work: Work, seed: int, step: Step, folder: Path, budget: float) -> None:
+    for suffix in (".pt", ".json"):
+        file = f"step-{step.step:02}{suffix}"
+        shutil.copyfile(work.seed(seed) / f"netadapt-{budget}" / file, folder / file)
+
+
+def short_images(steps: Sequence[Step], data: Data) -> int:
+    """Images that all short fine-tunes of some steps have seen."""
+    whole = load_recipe("short").batch_size * (SHORT // load_recipe("short").batch_size)
+    early = round(FIRST_RUNG * whole)
+    total = 0
+    for step in steps[1:]:
+        tried = step.proposals - step.dominated
+        total += tried * early + (tried - step.stopped) * (whole - early)
+    return total
+
+
+# Rivals
+
+
+def shapes(work: Work, seed: int) -> None:
+    """The rivals' networks near the budgets, by the latency model: a few for each. All seeds choose from the same."""
+    from rivals import PRUNERS, pruned
+
+    data, start_ = work.data(), work.start
+    (work.folder / "sizes").mkdir(exist_ok=True)
+    batches = list(Batches(split=data.train, data=data, batch_size=64, seed=seed).stream(start=0, images=512))
+    slicer = Slicer.of(start_, data, Settings(budget_ratio=0.5, short=load_recipe("short"), seed=seed))
+    ways = {"uniform": scaled(slicer), **{name: pruned(start_, name, batches) for name in PRUNERS}}
+    start_ms = work.model.predict(start_.architecture).ms
+    for method, networks in ways.items():
+        near: dict[float, list[tuple[float, Checkpoint]]] = {budget: [] for budget in BUDGETS}
+        for network in networks:
+            share = work.model.predict(network.architecture).ms / start_ms
+            for budget, found in near.items():
+                found.append((abs(math.log(share / budget) + 0.01), network))
+        for budget, found in near.items():
+            for rank, (_, network) in enumerate(sorted(found, key=lambda one: one[0])[:SIZES]):
+                save_checkpoint(work.folder / "sizes" / f"{method}.{budget}.{rank}.pt", network)
+
+
+def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
+    """The start at every width multiplier; equal architectures once."""
+    seen = set()
+    found = widths(slicer.start.architecture)
+    for step in range(GRID - 1, 0, -1):
+        counts = {width.name: multiplied(width, step / GRID, DIVISOR) for width in found}
+        narrow = set_widths(slicer.start.architecture, [(width, counts[width.name]) for width in found])
+        if narrow.fingerprint not in seen:
+            seen.add(narrow.fingerprint)
+            yield slicer.narrowed(counts)
+
+
+def choose(work: Work, seed: int) -> None:
+    """Measure the rivals' sizes beside NetAdapt's networks, and choose for each the nearest that is no slower than allowed."""
+    paths = sorted((work.folder / "sizes").glob("*.pt"))
+    paths = [path for path in paths if sized(path)[1] in work.budgets]
+    ours = [work.seed(seed) / f"netadapt-{one}" / work.steps(seed, one)[-1].checkpoint for one in work.budgets]
+    timings = side_by_side([*ours, *paths], Effort(processes=2, slices=10, limit_s=6.0))
+    goals = dict(zip(work.budgets, timings, strict=False))
+    chosen: dict[tuple[str, float], dict[str, Any]] = {}
+    for path, timing in zip(paths, timings[len(ours) :], strict=True):
+        method, budget = sized(path)
+        ratio = timing.low_ms / goals[budget].low_ms
+        entry = {"method": method, "budget": budget, "size": str(path), "apart": abs(ratio - 1) + 10 * (ratio > SLOWER)}
+        if (method, budget) not in chosen or entry["apart"] < chosen[method, budget]["apart"]:
+            chosen[method, budget] = entry
+    for budget in work.budgets:
+        of_budget = [one for one in chosen.values() if one["budget"] == budget]
+        (work.seed(seed) / f"chosen-{budget}.json").write_text(json.dumps(of_budget, indent=1))
+
+
+def sized(path: Path) -> tuple[str, float]:
+    """Method and budget of one of the rivals' networks."""
+    method, _, rest = path.name.partition(".")
+    return method, float(rest.rsplit(".", 2)[0])
+
+
+def side_by_side(paths: Sequence[Path], effort: Effort) -> list[Any]:
+    models = [onnx_model(load_checkpoint(path)) for path in paths]
+    return TARGET.open().measure(models, settings=TARGET.settings, effort=effort)
+
+
+# Long fine-tunes
+
+
+def tune(work: Work, seed: int) -> None:
+    """Fine-tune every network of a seed for long, equally many images in all, and judge it on the test split."""
+    data = work.data()
+    for budget in work.budgets:
+        chosen = json.loads((work.seed(seed) / f"chosen-{budget}.json").read_text())
+        steps = work.steps(seed, budget)
+        spent = short_images(steps, data)
+        trimmed = work.seed(seed) / f"netadapt-{budget}" / steps[-1].checkpoint
+        jobs = [("netadapt", trimmed, LONG)]
+        jobs += [(one["method"], Path(one["size"]), LONG + spent) for one in chosen if one["apart"] < 10]
+        for method, path, images in jobs:
+            result = work.seed(seed) / f"{method}.{budget}.pt"
+            if not result.exists():
+                print(seed, budget, method, images, f"{tuned(path, result, data, images, seed):.4f}", flush=True)
+
+
+def recipe(images: int) -> Recipe:
+    """Of all long fine-tunes."""
+    return dataclasses.replace(load_recipe("short"), images=images, lr=0.02, warm_up=0.2, ema_decay=0.99)
+
+
+def tuned(start_: Path, result: Path, data: Data, images: int, seed: int) -> float:
+    """Fine-tune a network; its accuracy on the test split."""
+    began = time.process_time()
+    state_file = result.with_suffix(".state")
+    trained = train(load_checkpoint(start_), data, recipe(images), seed=seed, state_file=state_file).checkpoint
+    judged = evaluate(trained.network(), data.test, data)
+    metrics = {"test_accuracy": judged.accuracy, "test_loss": judged.loss, "cpu_s": time.process_time() - began}
+    save_checkpoint(result, dataclasses.replace(trained, metrics={**trained.metrics, **metrics}))
+    state_file.unlink(missing_ok=True)
+    return judged.accuracy
+
+
+# What was skipped
+
+
+def audit(work: Work, seed: int) -> None:
+    """Some steps once more, with no proposal skipped or stopped."""
+    data = work.data()
+    least = min(work.budgets)
+    steps = work.steps(seed, least)
+    for number in range(2 + seed, len(steps) - 1, 4):
+        again = family(work, data, seed, f"audit-{number:02}", audit_every=1, budget_ratio=least)
+        for step in steps[:number]:
+            copy_step(work, seed, step, again.run.path, least)
+        list(itertools.islice(trimming(again), number + 1))
+
+
+# The record
+
+
+def record(work: Work, seed: int) -> None:
+    """Measure all results side by side and write the record."""
+    results = [
+        (each, budget, path.name.partition(".")[0], path)
+        for each in SEEDS
+        for budget in BUDGETS
+        for path in sorted(work.seed(each).glob(f"*.{budget}.pt"))
+    ]
+    first, *timings = side_by_side([work.folder / "start" / "network.pt", *(path for *_, path in results)], EFFORT)
+    data = work.data()
+    begin = evaluate(work.start.network(), data.test, data)
+    lines: list[dict[str, Any]] = [
+        {
+            "kind": "start",
+            "accuracy": begin.accuracy,
+            "ms": first.low_ms,
+            "macs": lower(work.start.architecture).macs,
+            "images": work.start.metrics["images"],
+            "held_out": work.model.held_out.as_json(),
+        }
+    ]
+    for (each, budget, method, path), timing in zip(results, timings, strict=True):
+        network, ratio = load_checkpoint(path), compare(timing, first)
+        steps = work.steps(each, budget)
+        line = {
+            "kind": "result",
+            "method": method,
+            "budget": budget,
+            "seed": each,
+            "accuracy": network.metrics["test_accuracy"],
+            "images": network.metrics["images"] + (short_images(steps, data) if method == "netadapt" else 0),
+            "ms": timing.low_ms,
+            "stable": timing.stable,
+            "of_start": dataclasses.asdict(ratio),
+            "macs": lower(network.architecture).macs,
+            "architecture": network.architecture.to_dict(),
+        }
+        if method == "netadapt":
+            low, high = Calibrated(work.model, steps[-1].factor).interval(network.architecture)
+            line |= {"budget_ms": budget * steps[0].ms, "predicted_ms": steps[-1].predicted_ms}
+            line |= {"measured_in_run_ms": steps[-1].measured_ms, "low_ms": low, "high_ms": high}
+        lines.append(line)
+    for each in SEEDS:
+        lines += [
+            {"kind": "step", "seed": each, "budget": budget, **dataclasses.asdict(step)}
+            for budget in BUDGETS
+            for step in work.steps(each, budget)
+        ]
+        for folder in sorted(work.seed(each).glob("audit-*")):
+            last = max(folder.glob("step-*.json"))
+            lines.append({"kind": "audit", "seed": each, **json.loads(last.read_text())})
+    write_record(HERE / "result.jsonl", lines)
+
+
+def main() -> None:
+    parts = {part.__name__: part for part in (start, profile, adapt, shapes, choose, tune, audit, record)}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=parts)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--data", default="")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--budget", type=float, choices=BUDGETS, help="only this one; by default all")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    budgets = BUDGETS if arguments.budget is None else (arguments.budget,)
+    parts[arguments.part](Work(arguments.work, arguments.data, budgets), arguments.seed)
+
+
+if __name__ == "__main__":
+    main()
