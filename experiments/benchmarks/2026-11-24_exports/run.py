@@ -56,11 +56,7 @@ def main() -> None:
     for line in lines:
         print(json.dumps(line), flush=True)
         found.append(line)
-    name = (
-        arguments.part
-        if arguments.part != "float"
-        else "_".join(arguments.formats).replace(", ", "_").replace(" ", "_")
-    )
+    name = "phone" if {"pte", "tflite"} & set(arguments.formats) else arguments.part
     write_record(HERE / f"{name}.jsonl", found)
 
 

@@ -113,6 +113,15 @@ def test_preprocessing_belongs_to_the_file(tmp_path: Path, checkpoint: Checkpoin
     assert np.allclose(logits, wanted.numpy(), atol=1e-3)
 
 
+@pytest.mark.parametrize("format_", ["onnx-int8", "ort"])
+def test_preprocessing_goes_with_every_onnx_format(tmp_path: Path, checkpoint: Checkpoint, format_: str) -> None:
+    path = tmp_path / "pixels"
+    export(checkpoint, path, Wish(format=format_, preprocessing=True, max_drop=0.05), data=DATA)
+    pixels = DATA.test.images[:6].permute(0, 2, 3, 1).contiguous()
+    logits = runner(path.read_bytes(), source=PIXELS)(pixels)
+    assert logits.shape == (6, checkpoint.architecture.classes)
+
+
 @pytest.mark.parametrize("size", [(37, 52), (64, 64), (50, 31), (9, 13)])
 def test_images_of_any_size_are_cut_out_and_resized_as_when_they_were_decoded(size: tuple[int, int]) -> None:
     """The graph up to the network's input, against Pillow, in grey levels."""
