@@ -8,7 +8,7 @@ from searchspace.errors import ArchitectureError, NasError
 from searchspace.references import REFERENCES, reference
 
 FILES = (".json", ".yaml", ".yml")
-CHECKPOINT = ".pt"
+CHECKPOINT = (".pt", ".nasz")  # what a trained network's file ends in; the second is a compressed one
 
 
 def load_architecture(

@@ -19,7 +19,12 @@ NOWHERE = "none"
 
 @app.command()
 def export(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Checkpoint; or name or file of an architecture.")],
+    arch: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARCH", help="Checkpoint or run; or name or file of an architecture.", callback=options.network
+        ),
+    ],
     format: Annotated[  # noqa: A002
         str, typer.Option("--format", help="onnx, onnx-int8, ort, torch, pte (ExecuTorch) or tflite (LiteRT).")
     ] = "onnx",

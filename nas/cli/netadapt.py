@@ -30,7 +30,9 @@ LONG_EPOCHS, LONG_IMAGES = 10.0, 60_000  # of the long fine-tune where no epochs
 @app.command()
 def netadapt(
     context: typer.Context,
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt).")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.", callback=options.network)
+    ],
     target: options.Target = "host",
     data: options.Data = "digits",
     budget_ms: Annotated[float | None, typer.Option(help="Milliseconds the network may take.")] = None,

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name, architecture file or checkpoint.")],
+    arch: Annotated[
+        str,
+        typer.Argument(metavar="ARCH", help="Name, architecture file, checkpoint or run.", callback=options.network),
+    ],
     data: options.Data = "digits",
     epochs: Annotated[float | None, typer.Option(help="Passes through the data; by default the recipe's.")] = None,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe (brief, full), or a YAML file.")] = "full",
@@ -121,7 +124,9 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Checkpoint (.pt).")],
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CKPT", help="Checkpoint (.pt), or a run.", callback=options.network)
+    ],
     data: options.Data = "digits",
     strict: options.Strict = False,
     seed: Annotated[
