@@ -8,7 +8,7 @@ from searchspace.errors import ArchitectureError, NasError
 from searchspace.references import REFERENCES, reference
 
 FILES = (".json", ".yaml", ".yml")
-CHECKPOINT = (".pt", ".nasz")  # what a trained network's file ends in; the second is a compressed one
+CHECKPOINTS = (".pt", ".nasz")  # the second is a compressed network
 
 
 def load_architecture(
@@ -36,7 +36,7 @@ def load_architecture(
     if path.suffix in FILES:
         _refuse(text, "a file's widths are absolute", width_multiplier=scaling)
         named = _read(path)
-    elif path.suffix == CHECKPOINT:
+    elif path.suffix in CHECKPOINTS:
         _refuse(
             text,
             "a checkpoint's are its weights'",
@@ -55,7 +55,7 @@ def load_architecture(
 
 def _reference(name: str, width_multiplier: float) -> Architecture:
     if name not in REFERENCES and Path(name).exists():
-        raise ArchitectureError(f"{name}: an architecture file must end in {', '.join((*FILES, CHECKPOINT))}")
+        raise ArchitectureError(f"{name}: an architecture file must end in {', '.join((*FILES, *CHECKPOINTS))}")
     return reference(name, width_multiplier=width_multiplier)
 
 

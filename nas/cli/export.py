@@ -115,11 +115,11 @@ def _show(report: dict[str, Any]) -> None:
 def _checkpoint(arch: str, changes: dict[str, Any], seed: int) -> "tuple[Checkpoint, bool]":
     """The network to export, and whether it was trained."""
     from nas import deployment
-    from nas.arch import load_architecture
+    from nas.arch import CHECKPOINTS, load_architecture
     from nas.checkpoint import load_checkpoint
 
     architecture = load_architecture(arch, **changes)
-    if arch.endswith(".pt"):
+    if arch.endswith(CHECKPOINTS):
         return dataclasses.replace(load_checkpoint(Path(arch)), architecture=architecture), True
     note(f"{arch} has no weights: random ones from seed {seed} are exported")
     return deployment.random_checkpoint(architecture, seed=seed), False

@@ -152,8 +152,9 @@ def _onnx(architecture: "Architecture", source: str, precision: "Precision") -> 
     """The ONNX model of a checkpoint, or of an architecture with random weights, in the target's precision."""
     from latency.qdq import to_qdq
     from latency.stand_in import stand_in
+    from nas.arch import CHECKPOINTS
 
-    if source.endswith(".pt"):
+    if source.endswith(CHECKPOINTS):
         from nas.checkpoint import load_checkpoint
         from nas.deployment import onnx_model
 

@@ -239,13 +239,13 @@ def _data_and_start(
     seed: int,
 ) -> "tuple[Data, Architecture | Checkpoint]":
     """Images, and the network that fits them: classes and channels are the data's, the resolution is the file's unless given."""
-    from nas.arch import load_architecture
+    from nas.arch import CHECKPOINTS, load_architecture
     from nas.checkpoint import load_checkpoint
     from nas.transfer import adapt
     from searchspace.references import REFERENCES
 
     architecture = load_architecture(arch, width_multiplier=width_multiplier)
-    if arch.endswith(".pt") and not scratch:
+    if arch.endswith(CHECKPOINTS) and not scratch:
         checkpoint = load_checkpoint(Path(arch))
         wanted = architecture.resolution if resolution is None else resolution
         images = load_images(source, resolution=wanted, channels=architecture.channels, strict=strict, seed=seed)
