@@ -7,7 +7,7 @@ networks fell into, and a kernel that was never measured is an error, never a si
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -164,6 +164,10 @@ class LatencyModel:
     def memory_ms(self, weights_bytes: float) -> float:
         """Milliseconds that a network with so many bytes of weights waits for those that no cache holds."""
         return sum(self.weights.get(name, 0.0) * value for name, value in memory_quantities(weights_bytes).items())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it consists of, without its caches: they hold functions, and models are sent to other processes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def block_cost(self) -> BlockCost:

@@ -9,7 +9,7 @@ Arithmetic that none of the five terms stands for (attention, SiLU, GELU, where 
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
@@ -135,6 +135,10 @@ class PublishedModel:
             f"median error {self.held_out.median_error:.1%} on families of networks left out; connect the phone and run "
             "`nas targets` to see how to measure on it instead"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What it consists of, without its caches: they hold functions, and models are sent to other processes."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def block_costs(self) -> BlockCosts:

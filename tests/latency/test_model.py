@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -33,6 +34,14 @@ def unseen(model) -> list[Architecture]:
         return all(name in model.measured for kernel in found for name in measured_as(kernel))
 
     return list(itertools.islice(filter(known, varied_architectures(1)), 40))
+
+
+def test_a_model_that_has_predicted_goes_to_other_processes(model, unseen):
+    architecture = unseen[0]
+    ms = model.predict_ms(architecture)  # its caches are filled, and hold functions
+    sent = pickle.loads(pickle.dumps(model))
+    assert sent == model
+    assert sent.predict_ms(architecture) == ms
 
 
 def test_unseen_networks_are_predicted_and_mostly_lie_in_their_interval(model, unseen):

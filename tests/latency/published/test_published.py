@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,14 @@ def test_scales_of_runtimes_are_told_from_weights():
         assert found.ms(row, figure.runtime) == pytest.approx(figure.ms, rel=0.05)
     with pytest.raises(ModelError, match="some figures must be of the runtime 'newest'"):
         fit(made, "newest")
+
+
+def test_a_model_that_has_predicted_goes_to_other_processes(model):
+    architecture = reference("mobilenet_v2")
+    ms = model.predict_ms(architecture)  # its caches are filled, and hold functions
+    sent = pickle.loads(pickle.dumps(model))
+    assert sent == model
+    assert sent.predict_ms(architecture) == ms
 
 
 def test_milliseconds_add_up_whichever_way_they_are_split(model):
