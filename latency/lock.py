@@ -94,7 +94,7 @@ class DeviceLock:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                return _named(file)
+                return _named(file) or "another process"
         return None
 
     @contextlib.contextmanager
@@ -123,11 +123,14 @@ def _open(path: Path) -> Iterator[IO[str]]:
 
 def _wait(lock: IO[str], kind: int, tell: Callable[[str], None]) -> None:
     """Takes a lock, alone or shared; `tell` hears who is in the way."""
+    looked = False
     while True:
         try:
             fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
-            tell(_named(lock))
+            if (name := _named(lock)) or looked:  # who has only just taken it may not have written yet
+                tell(name or "another process")
+            looked = True
             time.sleep(POLL_S)
         else:
             return
@@ -153,9 +156,9 @@ def _name(file: IO[str], purpose: str) -> None:
 
 
 def _named(file: IO[str]) -> str:
-    """The holder as it named itself; it may have died, or not have written yet."""
+    """The holder as it named itself; "" if it has not written yet."""
     file.seek(0)
-    return file.read() or "another process"
+    return file.read()
 
 
 def _folder() -> Path:

@@ -3,12 +3,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from latency.errors import DeviceError
-from latency.lock import DeviceLock
+from latency.lock import POLL_S, DeviceLock
 
 HOLD = (
     "import sys, time; from latency.lock import DeviceLock\n"
@@ -76,16 +77,20 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
         pass
 
 
-def test_what_computes_lets_the_one_that_measures_go_first_and_then_goes_on(tmp_path):
-    done = tmp_path / "done"
-    measuring = multiprocessing.get_context("spawn").Process(target=_measure, args=(str(done),))
+def test_what_computes_lets_the_one_that_measures_go_first_and_stands_still_meanwhile(tmp_path):
+    steps, done = tmp_path / "steps", tmp_path / "done"
+    steps.write_text("0")
+    measuring = multiprocessing.get_context("spawn").Process(target=_measure, args=(str(steps), str(done)))
     heard = []
     with DeviceLock("d").shared("training", on_wait=heard.append) as give_way:
         measuring.start()
-        while not done.exists():
+        number = 0
+        while measuring.is_alive():
             give_way()
-        assert heard == [f"process {measuring.pid}, measuring"]  # it was let in, and had ended when we went on
-        assert done.read_text() == f"process {os.getpid()}, training"
+            number += 1
+            steps.write_text(str(number))
+        assert done.read_text() == "stood still"
+        assert heard == [f"process {measuring.pid}, measuring"]
         assert DeviceLock("d").holder() == f"process {os.getpid()}, training"
     measuring.join()
     assert DeviceLock("d").holder() is None
@@ -105,10 +110,12 @@ def test_computing_waits_for_the_one_that_measures(other):
         assert DeviceLock("d").holder() == f"process {os.getpid()}, training"
 
 
-def _measure(done: str) -> None:
-    heard: list[str] = []
-    with DeviceLock("d").held("measuring", on_wait=heard.append):
-        Path(done).write_text(heard[0])
+def _measure(steps: str, done: str) -> None:
+    with DeviceLock("d").held("measuring"):
+        before = Path(steps).read_text()
+        time.sleep(3 * POLL_S)
+        after = Path(steps).read_text()
+    Path(done).write_text("stood still" if before == after else f"went from {before} to {after}")
 
 
 def test_taking_turns_excludes(tmp_path):
