@@ -2,7 +2,8 @@
 
 All start from one checkpoint and all see equally many images: a rival's fine-tune is longer by all images that NetAdapt spent on
 short ones up to its result, those of proposals that came to nothing included. A rival's network is the one of its sizes whose
-measured latency comes closest to NetAdapt's, at most 2 % slower. Everything that is compared is measured side by side, in turns.
+measured latency comes closest to NetAdapt's, at most 2 % slower; the next size that is slower than that is fine-tuned as well, so
+that both sides of NetAdapt's latency are known. Everything that is compared is measured side by side, in turns.
 
     cd experiments/benchmarks/2026-11-24_netadapt
     python run.py start   WORK --data DATA           # trains start.json
@@ -67,7 +68,8 @@ SHORT = 128  # images of a short fine-tune
 LONG = 8_000  # images of NetAdapt's long one
 REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
 SLOWER = 1.02  # than NetAdapt's, that a rival's network may be
-SIZES = 3  # of each rival's networks measured for each budget
+SIZES = 3  # of each rival's networks near a budget that are measured
+LARGER = (1.03, 1.07)  # and the first ones above so many times the budget
 EFFORT = Effort(processes=3, slices=12, limit_s=20.0)
 TARGET = load_target("host")
 
@@ -204,7 +206,7 @@ def short_images(steps: Sequence[Step], data: Data) -> int:
 
 
 def shapes(work: Work, seed: int) -> None:
-    """The rivals' networks near the budgets, by the latency model: a few for each. All seeds choose from the same."""
+    """The rivals' networks near and above the budgets, by the latency model. All seeds choose from the same."""
     from rivals import PRUNERS, pruned
 
     data, start_ = work.data(), work.start
@@ -214,14 +216,14 @@ def shapes(work: Work, seed: int) -> None:
     ways = {"uniform": scaled(slicer), **{name: pruned(start_, name, batches) for name in PRUNERS}}
     start_ms = work.model.predict(start_.architecture).ms
     for method, networks in ways.items():
-        near: dict[float, list[tuple[float, Checkpoint]]] = {budget: [] for budget in BUDGETS}
-        for network in networks:
-            share = work.model.predict(network.architecture).ms / start_ms
-            for budget, found in near.items():
-                found.append((abs(math.log(share / budget) + 0.01), network))
-        for budget, found in near.items():
-            for rank, (_, network) in enumerate(sorted(found, key=lambda one: one[0])[:SIZES]):
-                save_checkpoint(work.folder / "sizes" / f"{method}.{budget}.{rank}.pt", network)
+        shares = [(work.model.predict(network.architecture).ms / start_ms, network) for network in networks]
+        for budget in BUDGETS:
+            found = sorted(shares, key=lambda one: abs(math.log(one[0] / budget) + 0.01))[:SIZES]
+            above = [min((one for one in shares if one[0] > by * budget), key=lambda one: one[0]) for by in LARGER]
+            for rank, (_, network) in enumerate([*found, *above]):
+                path = work.folder / "sizes" / f"{method}.{budget}.{rank}.pt"
+                if not path.exists():
+                    save_checkpoint(path, network)
 
 
 def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
@@ -237,22 +239,32 @@ def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
 
 
 def choose(work: Work, seed: int) -> None:
-    """Measure the rivals' sizes beside NetAdapt's networks, and choose for each the nearest that is no slower than allowed."""
+    """Measure the rivals' sizes beside NetAdapt's networks; choose of each the nearest and the next that is slower."""
     paths = sorted((work.folder / "sizes").glob("*.pt"))
     paths = [path for path in paths if sized(path)[1] in work.budgets]
     ours = [work.seed(seed) / f"netadapt-{one}" / work.steps(seed, one)[-1].checkpoint for one in work.budgets]
     timings = side_by_side([*ours, *paths], Effort(processes=2, slices=10, limit_s=6.0))
     goals = dict(zip(work.budgets, timings, strict=False))
-    chosen: dict[tuple[str, float], dict[str, Any]] = {}
-    for path, timing in zip(paths, timings[len(ours) :], strict=True):
-        method, budget = sized(path)
-        ratio = timing.low_ms / goals[budget].low_ms
-        entry = {"method": method, "budget": budget, "size": str(path), "apart": abs(ratio - 1) + 10 * (ratio > SLOWER)}
-        if (method, budget) not in chosen or entry["apart"] < chosen[method, budget]["apart"]:
-            chosen[method, budget] = entry
     for budget in work.budgets:
-        of_budget = [one for one in chosen.values() if one["budget"] == budget]
-        (work.seed(seed) / f"chosen-{budget}.json").write_text(json.dumps(of_budget, indent=1))
+        file = work.seed(seed) / f"chosen-{budget}.json"
+        chosen = json.loads(file.read_text()) if file.exists() else []
+        ratios: dict[str, list[tuple[float, str]]] = {}
+        for path, timing in zip(paths, timings[len(ours) :], strict=True):
+            method, of_budget = sized(path)
+            if of_budget == budget:
+                ratios.setdefault(method, []).append((timing.low_ms / goals[budget].low_ms, str(path)))
+        for method, found in ratios.items():
+            slower = [one for one in found if one[0] > SLOWER]
+            near = [one for one in found if one[0] <= SLOWER]
+            for size, of_size in (
+                ("near", sorted(near, key=lambda one: abs(one[0] - 1))[:1]),
+                ("larger", sorted(slower)[:1]),
+            ):
+                if not any(one["method"] == method and one["size"] == size for one in chosen):
+                    chosen += [
+                        {"method": method, "size": size, "file": path, "ratio": ratio} for ratio, path in of_size
+                    ]
+        file.write_text(json.dumps(chosen, indent=1))
 
 
 def sized(path: Path) -> tuple[str, float]:
@@ -277,12 +289,13 @@ def tune(work: Work, seed: int) -> None:
         steps = work.steps(seed, budget)
         spent = short_images(steps, data)
         trimmed = work.seed(seed) / f"netadapt-{budget}" / steps[-1].checkpoint
-        jobs = [("netadapt", trimmed, LONG)]
-        jobs += [(one["method"], Path(one["size"]), LONG + spent) for one in chosen if one["apart"] < 10]
-        for method, path, images in jobs:
-            result = work.seed(seed) / f"{method}.{budget}.pt"
+        jobs = [("netadapt", "near", trimmed, LONG)]
+        jobs += [(one["method"], one["size"], Path(one["file"]), LONG + spent) for one in chosen]
+        for method, size, path, images in sorted(jobs, key=lambda job: job[1] == "larger"):
+            result = work.seed(seed) / f"{method}.{budget}.{size}.pt"
             if not result.exists():
-                print(seed, budget, method, images, f"{tuned(path, result, data, images, seed):.4f}", flush=True)
+                accuracy = tuned(path, result, data, images, seed)
+                print(seed, budget, method, size, images, f"{accuracy:.4f}", flush=True)
 
 
 def recipe(images: int) -> Recipe:
@@ -326,7 +339,7 @@ def record(work: Work, seed: int) -> None:
         (each, budget, path.name.partition(".")[0], path)
         for each in SEEDS
         for budget in BUDGETS
-        for path in sorted(work.seed(each).glob(f"*.{budget}.pt"))
+        for path in sorted(work.seed(each).glob(f"*.{budget}.*.pt"))
     ]
     first, *timings = side_by_side([work.folder / "start" / "network.pt", *(path for *_, path in results)], EFFORT)
     data = work.data()
@@ -347,6 +360,7 @@ def record(work: Work, seed: int) -> None:
         line = {
             "kind": "result",
             "method": method,
+            "size": path.name.split(".")[-2],
             "budget": budget,
             "seed": each,
             "accuracy": network.metrics["test_accuracy"],
