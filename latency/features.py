@@ -28,11 +28,16 @@ and ``activation NAME:out`` for fused activations other than ReLU. The tiles are
 core's two multipliers busy, whose results take four cycles. Integer convolutions are matrix products of their own tile; their
 depthwise kernel works on `INTEGER_CHANNELS` channels together.
 
+The matrix products' tiles are those of x86 where the runtime has the layout of channel blocks, and those of arm64 where it has not
+(every x86-64 has it). There all float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not unfolded
+but computed directly: its only arithmetic is ``taps``.
+
 One thing is no matter of single kernels: the weights of a network that no cache holds are fetched from further away in every
 run. So a whole network has quantities of its own, ``memory:beyond SIZE``: bytes of all its weights beyond `CACHES`.
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from latency.kernel import Kernel
 
@@ -40,9 +45,6 @@ GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops com
 TILE, HALF_TILE = 6, 3  # outputs of a row that they compute together, and of what is left of it
 IN_FLIGHT = 8  # sums that must be on their way for full speed
 PASS_CHANNELS = 128  # input channels that a pointwise convolution sums up in one pass
-PRODUCT_ROWS, PRODUCT_COLUMNS = 12, 16  # tile of a plain matrix product
-PRODUCT_IN_FLIGHT = 4  # rows of it that must be on their way for full speed
-INTEGER_ROWS, INTEGER_COLUMNS, INTEGER_DEPTH = 16, 16, 64  # tile of an integer matrix product
 INTEGER_CHANNELS = 16
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
@@ -55,6 +57,30 @@ ANY_LAYOUT = (
     "DequantizeLinear",
 )  # cost the same in each
 FREE = ("", "Relu")  # activations that the inner loop does on its way; others are one more pass over the output
+
+
+class Products(NamedTuple):
+    """Tiles of an instruction set's matrix products.
+
+    Attributes:
+        rows: of a tile of a product of floats; half as many are computed together of what is left over.
+        columns: of that tile.
+        in_flight: rows of it that must be on their way for full speed.
+        integer_rows: of a tile of a product of integers.
+        integer_columns: of that tile.
+        integer_depth: sums are padded to a multiple of this.
+    """
+
+    rows: int
+    columns: int
+    in_flight: int
+    integer_rows: int
+    integer_columns: int
+    integer_depth: int
+
+
+X86 = Products(rows=12, columns=16, in_flight=4, integer_rows=16, integer_columns=16, integer_depth=64)
+ARM64 = Products(rows=4, columns=16, in_flight=2, integer_rows=8, integer_columns=8, integer_depth=8)
 
 
 def kind(kernel: Kernel) -> str:
@@ -116,10 +142,13 @@ def memory_quantities(weights_bytes: float) -> dict[str, float]:
 
 
 def _convolution(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+    tile = X86 if block > 1 else ARM64
     if kernel.op == "QLinearConv":
-        yield from _integer_convolution(kernel)
+        yield from _integer_convolution(kernel, tile)
+    elif block == 1 and _computed_directly(kernel):
+        yield from _direct(kernel)
     elif kernel.layout == "nchw":
-        yield from _plain_convolution(kernel)
+        yield from _plain_convolution(kernel, tile)
     else:
         yield "kernel", 1
         if kernel.groups > 1:
@@ -232,14 +261,32 @@ def _inner(kernel: Kernel, axis: int) -> int:
     return max(0, min(last, outputs - 1) - first + 1)
 
 
-def _plain_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
+def _computed_directly(kernel: Kernel) -> bool:
+    """Whether arm64 has a depthwise loop for it: see ``MlasConvPrepare`` in ONNX Runtime's ``convolve.cpp``."""
+    return kernel.groups > 1 and (kernel.kernel, kernel.stride) == (3, 1) and kernel.padding <= 1
+
+
+def _direct(kernel: Kernel) -> Iterator[tuple[str, float]]:
+    """One channel at a time, row by row."""
+    yield "kernel", 1
+    yield "taps", kernel.macs
+    yield "calls", kernel.groups
+    yield "in", kernel.source.values
+    yield "out", kernel.shape.values
+    yield "weights", kernel.weights
+    yield "spilled", max(0, kernel.source.values + kernel.shape.values + kernel.weights - LEVEL2_VALUES)
+    if kernel.add:
+        yield "add", kernel.shape.values
+
+
+def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, float]]:
     """A convolution in the plain layout: one matrix product, or one for each channel."""
     outputs = kernel.shape.height * kernel.shape.width
-    columns = _up(outputs, PRODUCT_COLUMNS)
+    columns = _up(outputs, tile.columns)
     depth = kernel.weights // kernel.shape.channels
-    rest = kernel.shape.channels // kernel.groups % PRODUCT_ROWS
-    parts = (PRODUCT_ROWS // 2, rest - PRODUCT_ROWS // 2) if rest > PRODUCT_ROWS // 2 else (rest,)
-    lacking = sum(max(0, PRODUCT_IN_FLIGHT - part) for part in parts if part)
+    rest, half = kernel.shape.channels // kernel.groups % tile.rows, tile.rows // 2
+    parts = (half, rest - half) if rest > half else (rest,)
+    lacking = sum(max(0, tile.in_flight - part) for part in parts if part)
     yield "kernel", 1
     yield "macs", kernel.shape.channels * columns * depth
     yield "rows", lacking * columns * depth * kernel.groups
@@ -255,7 +302,7 @@ def _plain_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
         yield "add", kernel.shape.values
 
 
-def _integer_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
+def _integer_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, float]]:
     """A convolution of integers: one matrix product with the channels last, or a loop over the window."""
     outputs = kernel.shape.height * kernel.shape.width
     channels, window = kernel.shape.channels, kernel.kernel**2
@@ -272,9 +319,10 @@ def _integer_convolution(kernel: Kernel) -> Iterator[tuple[str, float]]:
         return
     depth = kernel.source.channels * window
     yield "macs", outputs * channels * depth
-    yield "padded", _up(outputs, INTEGER_ROWS) * _up(channels, INTEGER_COLUMNS) * _up(depth, INTEGER_DEPTH)
-    yield "tiles", _up(outputs, INTEGER_ROWS) * _up(channels, INTEGER_COLUMNS) / (INTEGER_ROWS * INTEGER_COLUMNS)
-    yield "pack", outputs * _up(depth, INTEGER_DEPTH)
+    padded = _up(outputs, tile.integer_rows) * _up(channels, tile.integer_columns)
+    yield "padded", padded * _up(depth, tile.integer_depth)
+    yield "tiles", padded / (tile.integer_rows * tile.integer_columns)
+    yield "pack", outputs * _up(depth, tile.integer_depth)
     if kernel.kernel > 1 or kernel.stride > 1:
         yield "unfold", outputs * depth
         yield "taps", outputs * window
