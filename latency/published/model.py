@@ -132,8 +132,8 @@ class PublishedModel:
         """What the figures are worth and how to replace them, in one line."""
         return (
             f"{self.target} ({self.precision}) is predicted from {sum(self.sources.values())} published latencies, not measured: "
-            f"median error {self.held_out.median_error:.1%} on families of networks left out; connect the phone and run "
-            "`nas targets` to see how to measure on it instead"
+            f"median error {self.held_out.median_error:.1%} on families of networks left out; to measure instead, "
+            "connect the phone, then `nas targets install pixel --build` and `nas profile --target pixel`"
         )
 
     def __getstate__(self) -> dict[str, Any]:
