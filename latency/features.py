@@ -28,12 +28,9 @@ and ``activation NAME:out`` for fused activations other than ReLU. The tiles are
 core's two multipliers busy, whose results take four cycles. Integer convolutions are matrix products of their own tile; their
 depthwise kernel works on `INTEGER_CHANNELS` channels together.
 
-The matrix products' tiles are those of x86 where the runtime has the layout of channel blocks, and those of arm64 where it has not
-(every x86-64 has it). There all float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not unfolded
-but computed directly: its only arithmetic is ``taps``.
-
-One thing is no matter of single kernels: the weights of a network that no cache holds are fetched from further away in every
-run. So a whole network has quantities of its own, ``memory:beyond SIZE``: bytes of all its weights beyond `CACHES`.
+The matrix products' tiles are those of x86 where the runtime has the layout of channel blocks, and those of arm64 where it has
+not (every x86-64 has it). There all float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not
+unfolded but computed directly: its only arithmetic is ``taps``.
 """
 
 from collections.abc import Iterable, Iterator
