@@ -1,7 +1,7 @@
 """The rules where the runtime has no layout of channel blocks, as on arm64: shown here by leaving its NCHWc transform out.
 
 With that transform left out the runtime of this machine makes of a network what it makes of it on arm64, where the transform does
-nothing; `tests.latency.test_adb.TestEmulated` looks at some networks with the runtime for arm64 itself.
+nothing.
 """
 
 import dataclasses
