@@ -54,6 +54,23 @@ class Accuracy:
         return asdict(self)
 
 
+@dataclass(frozen=True)
+class Fold:
+    """A fit to the networks at the positions `kept`, which has not seen those `held_out`."""
+
+    weights: Mapping[str, float]
+    kept: tuple[int, ...]
+    held_out: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """Predicted milliseconds of each network by a fit that has not seen it, and those fits."""
+
+    predicted: Array
+    parts: tuple[Fold, ...]
+
+
 def accuracy(predicted_ms: Array, measured_ms: Array) -> Accuracy:
     """Compares predictions with measurements, at least two of them."""
     from scipy.stats import kendalltau, spearmanr  # slow to load, and predicting does without
@@ -86,17 +103,28 @@ def fit(rows: Sequence[Quantities], ms: Sequence[float]) -> dict[str, float]:
     return {NETWORK: float(found[0]), **{name: float(value) for name, value in zip(names, found[1:], strict=True)}}
 
 
-def cross_validate(rows: Sequence[Quantities], ms: Sequence[float], *, seed: int = 0) -> Array:
-    """Prediction for each network by a fit that has not seen it (`FOLDS` folds)."""
-    order = np.random.default_rng(seed).permutation(len(rows))
-    predicted = np.zeros(len(rows))
-    for fold in range(FOLDS):
-        held_out = set(order[fold::FOLDS].tolist())
-        kept = [index for index in range(len(rows)) if index not in held_out]
+def cross_validate(
+    rows: Sequence[Quantities], ms: Sequence[float], *, folds: Sequence[int] | None = None
+) -> CrossValidation:
+    """Predicts each network by a fit that has not seen it.
+
+    Args:
+        rows: quantities of each network.
+        ms: its measured time.
+        folds: number of each network's group, which is held out together; `FOLDS` random ones of equal size if None.
+    """
+    if folds is None:
+        order = np.random.default_rng(0).permutation(len(rows))
+        folds = (order.argsort() % FOLDS).tolist()
+    predicted, parts = np.zeros(len(rows)), []
+    for fold in sorted(set(folds)):
+        kept = tuple(index for index, one in enumerate(folds) if one != fold)
+        held_out = tuple(index for index, one in enumerate(folds) if one == fold)
         weights = fit([rows[index] for index in kept], [ms[index] for index in kept])
         for index in held_out:
             predicted[index] = total(weights, rows[index])
-    return predicted
+        parts.append(Fold(weights, kept, held_out))
+    return CrossValidation(predicted, tuple(parts))
 
 
 def total(weights: Mapping[str, float], row: Quantities) -> float:

@@ -12,15 +12,18 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.features import kind, measured_as, memory_quantities, quantities, weight_bytes
-from latency.fitting import NETWORK, Accuracy
+from latency.fitting import NETWORK, Accuracy, Array
 from latency.kernel import Entry, Kernel
 from latency.planning import block_plan, head_plan, kernels
 from latency.provenance import Provenance
 from latency.settings import RuntimeSettings
 from latency.target import Basis
 from latency.timing import Timing
+from latency.uncertainty import Uncertainty
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import Block, Head
 from searchspace.files import write_atomically
@@ -29,10 +32,9 @@ from searchspace.graph import Norm, Shape
 BlockCost = Callable[[Block, Shape, Entry, Norm | None], tuple[float, int, Entry]]
 HeadCost = Callable[[Head, Shape, Entry, int, Norm | None], tuple[float, int]]
 
-FORMAT = 2
+FORMAT = 3
 MEMORY = "memory"  # what a network pays for having more weights than caches hold
 BUSIEST = 0.5  # share of interrupted runs above which a measurement tells more of the others than of the network
-COVERAGE = 0.9  # of unseen networks fall into a prediction's interval
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,7 @@ class LatencyModel:
         provenance: the device they ran on.
         weights: milliseconds per unit of each quantity (see `latency.features`), and of a network.
         measured: the kinds of kernels that were measured.
-        low: measured ÷ predicted that one in twenty unseen networks stays below.
-        high: that one in twenty exceeds.
+        uncertainty: how wide the interval of a prediction is.
         held_out: how it did on networks it was not fitted to.
         noise_p95: 95th percentile of the difference between two halves of a network's measurement: no model can do better.
         measurements: what it was fitted to.
@@ -115,8 +116,7 @@ class LatencyModel:
     provenance: Provenance
     weights: Mapping[str, float]
     measured: frozenset[str]
-    low: float
-    high: float
+    uncertainty: Uncertainty
     held_out: Accuracy
     noise_p95: float
     measurements: tuple[Measurement, ...]
@@ -128,8 +128,44 @@ class LatencyModel:
         Raises:
             UnmeasuredKernel: it needs a kind of kernel that was never measured.
         """
-        ms = self.predict_ms(architecture)
-        return Prediction(ms, ms * self.low, ms * self.high, self.basis)
+        term_ms = self.term_ms(architecture)
+        low_ms, high_ms = self.uncertainty.interval(term_ms)
+        return Prediction(float(term_ms.sum()), low_ms, high_ms, self.basis)
+
+    def term_ms(self, architecture: Architecture) -> Array:
+        """(terms,) milliseconds of each term of the model's uncertainty; they add up to the prediction."""
+        entry = Entry()
+        norm = architecture.norm
+        found = np.zeros(len(self.uncertainty.terms))
+        weights = 0
+        for block, shape in zip(architecture.blocks, architecture.shapes, strict=False):
+            found += self._block_terms(block, shape, entry, norm)
+            _, part_weights, entry = self.block_cost(block, shape, entry, norm)
+            weights += part_weights
+        head = (architecture.head, architecture.shapes[-1], entry, architecture.classes, norm)
+        weights += self.head_cost(*head)[1]
+        found += self._head_terms(*head) + self._terms(memory_quantities(weights))
+        found[0] += self.weights[NETWORK]
+        return found
+
+    @cached_property
+    def _block_terms(self) -> Callable[[Block, Shape, Entry, Norm | None], Array]:
+        @lru_cache(maxsize=1 << 15)
+        def terms(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> Array:
+            return self._terms(self._quantities(self._block_plan(block, shape, entry, norm)[0]))
+
+        return terms
+
+    @cached_property
+    def _head_terms(self) -> Callable[[Head, Shape, Entry, int, Norm | None], Array]:
+        @lru_cache(maxsize=1 << 12)
+        def terms(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> Array:
+            return self._terms(self._quantities(self._head_plan(head, shape, entry, classes, norm)))
+
+        return terms
+
+    def _terms(self, found: Mapping[str, float]) -> Array:
+        return np.array([self.weights[name] * found.get(name, 0.0) for name in self.uncertainty.terms])
 
     def predict_ms(self, architecture: Architecture) -> float:
         """Milliseconds alone; some ten thousand architectures a second once their blocks have been met."""
@@ -178,14 +214,7 @@ class LatencyModel:
 
         @lru_cache(maxsize=1 << 17)
         def cost(block: Block, shape: Shape, entry: Entry, norm: Norm | None) -> tuple[float, int, Entry]:
-            planned, leaves = block_plan(
-                block,
-                shape,
-                entry,
-                norm=norm,
-                nchwc_block=self.provenance.nchwc_block,
-                precision=self.settings.precision,
-            )
+            planned, leaves = self._block_plan(block, shape, entry, norm)
             return self.kernels_ms(planned), weight_bytes(planned), leaves
 
         return cost
@@ -199,18 +228,20 @@ class LatencyModel:
 
         @lru_cache(maxsize=1 << 12)
         def cost(head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> tuple[float, int]:
-            planned = head_plan(
-                head,
-                shape,
-                entry,
-                classes=classes,
-                norm=norm,
-                nchwc_block=self.provenance.nchwc_block,
-                precision=self.settings.precision,
-            )
+            planned = self._head_plan(head, shape, entry, classes, norm)
             return self.kernels_ms(planned), weight_bytes(planned)
 
         return cost
+
+    def _block_plan(
+        self, block: Block, shape: Shape, entry: Entry, norm: Norm | None
+    ) -> tuple[tuple[Kernel, ...], Entry]:
+        nchwc_block, precision = self.provenance.nchwc_block, self.settings.precision
+        return block_plan(block, shape, entry, norm=norm, nchwc_block=nchwc_block, precision=precision)
+
+    def _head_plan(self, head: Head, shape: Shape, entry: Entry, classes: int, norm: Norm | None) -> tuple[Kernel, ...]:
+        nchwc_block, precision = self.provenance.nchwc_block, self.settings.precision
+        return head_plan(head, shape, entry, classes=classes, norm=norm, nchwc_block=nchwc_block, precision=precision)
 
     def kernels_ms(self, planned: tuple[Kernel, ...]) -> float:
         """Milliseconds of some kernels within a network.
@@ -218,6 +249,9 @@ class LatencyModel:
         Raises:
             UnmeasuredKernel: one of them is of a kind that was never measured.
         """
+        return sum(self.weights.get(name, 0.0) * value for name, value in self._quantities(planned).items())
+
+    def _quantities(self, planned: tuple[Kernel, ...]) -> dict[str, float]:
         for kernel in planned:
             for name in measured_as(kernel):
                 if name not in self.measured:
@@ -225,8 +259,7 @@ class LatencyModel:
                         f"the latency model of {self.target!r} knows every kernel but {name!r}, which was never measured: "
                         f"run `nas profile --target {self.target} --like ARCH` with the network that needs it"
                     )
-        found = quantities(planned, nchwc_block=self.provenance.nchwc_block)
-        return sum(self.weights.get(name, 0.0) * value for name, value in found.items())
+        return quantities(planned, nchwc_block=self.provenance.nchwc_block)
 
     def require(self, provenance: Provenance, settings: RuntimeSettings) -> None:
         """Checks that the model was made for this device, runtime and way of running.
@@ -248,8 +281,7 @@ class LatencyModel:
             "provenance": self.provenance.as_json(),
             "weights": dict(self.weights),
             "measured": sorted(self.measured),
-            "low": self.low,
-            "high": self.high,
+            "uncertainty": self.uncertainty.as_json(),
             "held_out": self.held_out.as_json(),
             "noise_p95": self.noise_p95,
             "measurements": [measurement.as_json() for measurement in self.measurements],
@@ -289,8 +321,7 @@ class LatencyModel:
                 provenance=Provenance.from_json(plain["provenance"]),
                 weights=weights,
                 measured=frozenset(plain["measured"]),
-                low=float(plain["low"]),
-                high=float(plain["high"]),
+                uncertainty=Uncertainty.from_json(plain["uncertainty"]),
                 held_out=Accuracy(**plain["held_out"]),
                 noise_p95=float(plain["noise_p95"]),
                 measurements=tuple(Measurement.from_json(one) for one in plain["measurements"]),

@@ -15,7 +15,7 @@ from latency.errors import DeviceUnreachable, ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
-from latency.model import COVERAGE, LatencyModel, Measurement
+from latency.model import LatencyModel, Measurement
 from latency.planning import kernels
 from latency.provenance import Provenance
 from latency.settings import Effort
@@ -23,6 +23,7 @@ from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
 from latency.timing import Slice, Timing
+from latency.uncertainty import Uncertainty
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
 from searchspace.files import write_atomically
@@ -130,17 +131,16 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     rows = [network_quantities(part, nchwc_block=block) for part in planned]
     kinds = Counter(name for part in planned for name in {name for kernel in part for name in measured_as(kernel)})
     ms = np.array([one.ms for one in trusted])
-    predicted = cross_validate(rows, ms.tolist())
-    low, high = _interval(ms / predicted)
+    weights = fit(rows, ms.tolist())
+    unseen = cross_validate(rows, ms.tolist())
     return LatencyModel(
         target=target.name,
         settings=target.settings,
         provenance=provenance,
-        weights=fit(rows, ms.tolist()),
+        weights=weights,
         measured=frozenset(name for name, count in kinds.items() if count >= FEWEST_OF_A_KIND),
-        low=low,
-        high=high,
-        held_out=accuracy(predicted, ms),
+        uncertainty=Uncertainty.judge(rows, ms.tolist(), weights, unseen),
+        held_out=accuracy(unseen.predicted, ms),
         noise_p95=float(np.quantile([one.timing.half_difference for one in trusted], 0.95)),
         measurements=measurements,
         basis=target.basis,
@@ -219,15 +219,3 @@ def _unseen(architectures: Iterable[Architecture], seen: set[str]) -> Iterator[A
         if architecture.fingerprint not in seen:
             seen.add(architecture.fingerprint)
             yield architecture
-
-
-def _interval(ratios: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> tuple[float, float]:
-    """The range of measured ÷ predicted that holds `COVERAGE` of unseen networks, with the margin that few of them call for."""
-    n = len(ratios)
-    tail = (1 - COVERAGE) / 2
-    high = min(1.0, np.ceil((1 - tail) * (n + 1)) / n)
-    low = max(0.0, np.floor(tail * (n + 1)) / n)
-    return (
-        float(np.quantile(ratios, low, method="inverted_cdf")),
-        float(np.quantile(ratios, high, method="inverted_cdf")),
-    )
