@@ -16,7 +16,7 @@ import numpy as np
 from latency.fitting import FOLDS, NETWORK, Array, CrossValidation, Quantities, cross_validate
 
 COVERAGE = 0.9  # of unseen networks fall into a prediction's interval
-# What the usual leverage adds to an error's variance; by eye from cross-validation, which favours 0.7 in float32 and less in int8.
+# What the usual leverage adds to an error's variance, by eye from cross-validation (it favours 0.7 in float32, less in int8).
 PER_LEVERAGE = 0.5
 WIDEST = math.log(10)  # beyond this factor a network's distance means nothing any more
 LEAST_SHARE = 1e-3  # of a network's time, below which quantities are not told apart
