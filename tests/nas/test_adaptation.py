@@ -30,6 +30,7 @@ from nas.finishing import finish
 from nas.recipe import Recipe
 from nas.reductions import STEPS, reductions
 from nas.steps import Step
+from nas.teachers import checkpoint_teacher
 from nas.tuning import Job, Score, Tuner
 from nas.uniform import uniform
 from searchspace.architecture import Architecture
@@ -186,7 +187,12 @@ def test_the_first_rung_is_judged_on_a_part_of_the_hold_out_split(
 def test_the_budget_is_met_and_the_result_is_an_ordinary_checkpoint(tmp_path: Path) -> None:
     trimmed = family(tmp_path, budget_ratio=0.75, reduction="0.13")
     steps = netadapt(trimmed)
-    outcome = finish(trimmed, steps, recipe=LONG, distillation=Distillation(trained()))
+    outcome = finish(
+        trimmed,
+        steps,
+        recipe=LONG,
+        distillation=Distillation(checkpoint_teacher(trained()), folder=tmp_path / "labels"),
+    )
     final = load_checkpoint(outcome.checkpoint)
     assert outcome.measured_ms <= 0.75 * steps[0].ms
     assert outcome.measured_ms == pytest.approx(fake_ms(final.architecture), rel=1e-3)
