@@ -93,13 +93,17 @@ class StudyWork:
 
 
 def work(
-    on: StudyWork, *, note: Callable[[str], None] | None = None, on_progress: Callable[[Progress], None] | None = None
-) -> None:
-    """Work on a study in this process, until nothing is left to do."""
+    on: StudyWork,
+    *,
+    here: int | None = None,
+    note: Callable[[str], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> int:
+    """Work on a study in this process, until nothing is left to do or `here` candidates are trained; returns how many were."""
     study, problem = on.open(), on.problem(note)
     stages = TwoStages(Decisions.of(on.space), on.trials) if on.stages else None
     attach_sampler(study, problem, on.sampler, seed=on.seed, pins=stages.pins if stages else None)
-    run_trials(study, problem, trials=on.trials, on_progress=on_progress)
+    return run_trials(study, problem, trials=on.trials, here=here, on_progress=on_progress)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What a candidate must stay within beside the latency budget, known before it is trained; and what its accuracy is worth."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from latency.errors import UnmeasuredKernel
 from nas.errors import StudyError
@@ -89,6 +89,26 @@ class _Latency:
 def latency_limit(target: str, most_ms: float, model: "Model") -> Limit:
     """A limit on the latency on another target; a network that its model cannot predict is beyond it."""
     return Limit(f"latency on {target}", most_ms, _Latency(model))
+
+
+def limit_to_dict(limit: Limit) -> dict[str, object]:
+    """A limit as plain data, with the latency model of one on another target (without what the model was fitted to)."""
+    model = limit.amount.model if isinstance(limit.amount, _Latency) else None
+    return {"name": limit.name, "most": limit.most, "model": None if model is None else model_to_dict(model)}
+
+
+def limit_from_dict(data: Mapping[str, Any], read_model: Callable[[Mapping[str, Any]], "Model"]) -> Limit:
+    """A limit from plain data; `read_model` makes a latency model of its own."""
+    if data["model"] is not None:
+        return Limit(data["name"], data["most"], _Latency(read_model(data["model"])))
+    [limit] = size_limits(**{data["name"]: data["most"]})
+    return limit
+
+
+def model_to_dict(model: Any) -> dict[str, object]:
+    """A latency model as plain data, enough to predict with."""
+    plain: dict[str, object] = model.as_json()
+    return plain | {"measurements": []} if "measurements" in plain else plain
 
 
 @dataclass(frozen=True)

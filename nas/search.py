@@ -29,6 +29,7 @@ from nas.final_training import FinalTraining
 from nas.finalists import Finalist, measure, pareto_front, ranked
 from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
+from nas.plan import publish
 from nas.recipe import load_recipe
 from nas.run import Run
 from nas.sampling.candidate_sampler import SamplerName
@@ -216,6 +217,7 @@ def run_search(
     study, problem = task.open(), task.problem()
     if reused := adopt(study, lambda one: problem.judge(one).violations, infeasible=INFEASIBLE):
         events.note(f"{reused} candidates of the search with other limits are taken over")
+    publish(study, task, run)
     prepare(study, _first(problem, surveyed, settings), local=settings.storage is None)
     if workers == 1:
         work(task, note=events.note, on_progress=lambda state: _tell(state, events))

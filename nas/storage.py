@@ -10,6 +10,7 @@ import sqlalchemy.event
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.database import open_server
 from nas.errors import StudyError
 from nas.sampling.history import CANDIDATE, OUTCOME
 from searchspace.architecture import Architecture
@@ -59,7 +60,9 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if url.startswith("sqlite:"):
             return _sqlite_storage(url)
-        return optuna.storages.get_storage(url)
+        return optuna.storages.get_storage(open_server(url) if "://" in url else url)
+    except StudyError:
+        raise
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
             raise

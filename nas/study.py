@@ -19,7 +19,7 @@ from typing import Protocol
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.claims import claimed_before, in_flight, requeue, sign
+from nas.claims import beating, claimed_before, in_flight, reclaim, requeue, sign
 from nas.errors import Diverged, StudyError
 from nas.limits import Limit, Reward
 from nas.pruning import NoSlowerPruner
@@ -213,28 +213,42 @@ def prepare(study: optuna.Study, first: Sequence[Answers], *, local: bool) -> No
     """
     if local:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue(study, trial.number, trial.params)
+            requeue(study, trial.number)
     if not study.get_trials(deepcopy=False):
         for answers in first:
             study.enqueue_trial(dict(answers))
 
 
 def run_trials(
-    study: optuna.Study, problem: Problem, *, trials: int, on_progress: Callable[[Progress], None] | None = None
-) -> None:
+    study: optuna.Study,
+    problem: Problem,
+    *,
+    trials: int,
+    here: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> int:
     """Try candidates until `trials` of them were trained (to the end, or until pruned or failed).
 
+    Args:
+        study: with a sampler.
+        problem: what it looks for.
+        trials: candidates to train, by all processes together.
+        here: candidates that this process trains at most; None: no limit.
+        on_progress: told where the study stands.
+
+    Returns:
+        How many candidates this process trained.
+
     Raises:
-        StudyError: almost everything drawn is over budget or known already.
+        StudyError: almost everything drawn is over budget or known already, or the storage is gone.
     """
-    wasted = 0
-    while (before := progress(study, trials)).trained < trials:
+    wasted, trained_here = 0, 0
+    while (before := progress(study, trials)).trained < trials and (here is None or trained_here < here):
         if on_progress is not None:
             on_progress(before)
+        reclaim(study, failed=FAILED)
         if before.trained + len(in_flight(study)) >= trials:
-            time.sleep(
-                LOOK_EVERY_S
-            )  # others train what is wanted; should one of them die, its candidate is queued again
+            time.sleep(LOOK_EVERY_S)  # others train what is wanted; of one that dies the candidate is queued again
             continue
         try:
             outcome = _ask_and_try(study, problem, trials)
@@ -243,6 +257,7 @@ def run_trials(
             raise StudyError(
                 f"the study's storage failed ({reason}); finished trials are kept, run the same again"
             ) from error
+        trained_here += outcome in (COMPLETE, PRUNED, FAILED)
         wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED, INTERRUPTED) else wasted + 1
         if wasted > WASTE_LIMIT * max(trials, 10):
             raise StudyError(
@@ -251,6 +266,7 @@ def run_trials(
             )
     if on_progress is not None:
         on_progress(progress(study, trials))
+    return trained_here
 
 
 def progress(study: optuna.Study, wanted: int) -> Progress:
@@ -302,12 +318,15 @@ def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
     ours = sampler if isinstance(sampler, CandidateSampler) else None
     trial = study.ask(ours.distributions if ours else None)
     try:
-        if ours and (redraws := ours.redraws(trial.number)):
-            trial.set_user_attr(REDRAWS, redraws)
-        sign(trial)
-        return _try(study, trial, problem, trials)
+        with beating(study, trial):
+            if ours and (redraws := ours.redraws(trial.number)):
+                trial.set_user_attr(REDRAWS, redraws)
+            sign(trial)
+            return _try(study, trial, problem, trials)
+    except optuna.exceptions.UpdateFinishedTrialError:
+        return INTERRUPTED  # we were silent for so long that another process took it over
     except KeyboardInterrupt:
-        requeue(study, trial.number, trial.params)
+        requeue(study, trial.number)
         raise
 
 
@@ -340,7 +359,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
     if architecture.fingerprint in taken or _known(study, architecture.fingerprint):
         return _end(study, trial, DUPLICATE, TrialState.FAIL)
     if progress(study, trials).trained + len(others) >= trials:
-        requeue(study, trial.number, trial.params)
+        requeue(study, trial.number)
         return INTERRUPTED
     return _climb(study, trial, problem, architecture, prediction.ms)
 
@@ -374,7 +393,7 @@ def _end(
     study: optuna.Study, trial: Trial, outcome: str, state: TrialState, *, values: Sequence[float] | None = None
 ) -> str:
     trial.set_user_attr(OUTCOME, outcome)
-    study.tell(trial, values if state == TrialState.COMPLETE else None, state=state)
+    study.tell(trial, values if state == TrialState.COMPLETE else None, state=state, skip_if_finished=True)
     return outcome
 
 

@@ -179,6 +179,32 @@ class Space:
         data = dataclasses.asdict(dataclasses.replace(self, name=""))
         return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; `Space.from_dict` makes the same space of it."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> "Space":
+        """Space from plain data.
+
+        Raises:
+            SpaceError: the data is not what `to_dict` gives.
+        """
+        try:
+            stages = tuple(
+                Stage(
+                    **{
+                        **_tuples(stage),
+                        "kinds": tuple((kind, OPTIONS[kind](**_tuples(o))) for kind, o in stage["kinds"]),
+                    }
+                )
+                for stage in data["stages"]
+            )
+            return Space(**{**_tuples(data), "stages": stages, "head": HeadOptions(**_tuples(data["head"]))})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise SpaceError(f"a space must be plain data as written by this version, got {error!r}") from None
+
     def _resolutions(self) -> tuple[int, ...]:
         if not self.resolution:
             raise SpaceError("resolution: the space says auto; adapt it to the data first")
@@ -230,6 +256,10 @@ def parse_space(text: str) -> Space:
         minimum_map=_counts("minimum_map", data.get("minimum_map", 0), low=0)[0],
         name=str(data.get("name", "")),
     )
+
+
+def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
 
 
 def _stem(data: Mapping[str, Any]) -> Stage:

@@ -1,5 +1,17 @@
 """Imports every module that registers commands; importing this makes the command line complete."""
 
-from nas.cli import compress, doctor, export, inspect, latency, measure, netadapt, report, search, train
+from nas.cli import compress, doctor, export, inspect, latency, measure, netadapt, report, search, train, worker
 
-__all__ = ["compress", "doctor", "export", "inspect", "latency", "measure", "netadapt", "report", "search", "train"]
+__all__ = [
+    "compress",
+    "doctor",
+    "export",
+    "inspect",
+    "latency",
+    "measure",
+    "netadapt",
+    "report",
+    "search",
+    "train",
+    "worker",
+]

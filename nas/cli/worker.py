@@ -1,0 +1,75 @@
+"""`nas worker`: joins a search's study from another process or machine."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import options
+from nas.cli.console import app, note, progress_bar, show_json, stdout
+from nas.cli.images import load_images
+
+if TYPE_CHECKING:
+    from nas.data import Data
+    from nas.study import Progress
+
+
+@app.command()
+def worker(
+    storage: Annotated[str, typer.Option(help="Optuna storage URL of the search, such as postgresql://nas@host/nas.")],
+    study: Annotated[str, typer.Option(help="Name of the study in it.")] = "search",
+    data: options.Data = "digits",
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Leave after training so many; by default when the study has all it wants."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of checkpoints; by default the search's where it can be reached, else one of its own."
+        ),
+    ] = None,
+    strict: options.Strict = False,
+    json: options.Json = False,
+) -> None:
+    """Work on a search's study, from any machine that reaches its storage and has the same images.
+
+    What is searched is read from the study; `nas search --storage URL` makes it. Asked to end (SIGTERM), it gives the candidate
+    in hand back to the others. Where checkpoints lie on a shared path, the next one goes on from them.
+
+    Example: [bold]nas worker --storage postgresql://nas@host/nas --study search --data photos/[/]
+    """
+    from nas.joining import work
+    from nas.plan import join
+    from nas.study import count_outcomes
+
+    def load(pixels: int, seed: int) -> "Data":
+        return load_images(data, resolution=pixels, strict=strict, seed=seed)
+
+    joined = join(storage, study, load, out=out)
+    opened = joined.open()
+    note(
+        f"joined study {opened.study_name!r}: {joined.trials} candidates wanted, checkpoints in {joined.trainer.folder}"
+    )
+    with progress_bar("working") as bar:
+
+        def tell(state: "Progress") -> None:
+            best = "" if state.best is None else f", best {state.best:.1%}"
+            bar(f"candidates trained by all{best}", state.trained, state.wanted)
+
+        try:
+            trained = work(joined, here=trials, note=note, on_progress=tell)
+        except KeyboardInterrupt:
+            note(f"left study {opened.study_name!r}: the candidate in hand is queued again for the others")
+            raise
+    outcomes = count_outcomes(opened)
+    counts = {key: outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")}
+    if json:
+        show_json(
+            {"study": opened.study_name, "trained": trained, "trials": counts, "folder": str(joined.trainer.folder)}
+        )
+    else:
+        stdout.print(
+            f"trained {trained} candidates here; the study has {counts['complete']} trained to the last rung, "
+            f"{counts['pruned']} stopped earlier, {counts['failed']} failed, of {joined.trials} wanted"
+        )

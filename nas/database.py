@@ -1,0 +1,146 @@
+"""A study's storage on a database server: waited for while it is away, with a heartbeat of every trial at work."""
+
+import functools
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+
+from nas.errors import StudyError
+
+HEARTBEAT_S = 10
+GRACE_S = 60  # without a heartbeat, after which a trial is given to another process
+PATIENCE_S = 600.0  # with a server that was reached before
+OPENING_S = 20.0  # with one that was not
+TRY_EVERY_S = 1.0
+
+_REPEATED = (
+    *sorted(optuna.storages.BaseStorage.__abstractmethods__),
+    "record_heartbeat",
+    "_get_stale_trial_ids",
+    "_create_new_trial",
+    "_get_best_trial_id",
+    "_get_trials",
+    "_set_trial_param",
+)
+"""What Optuna asks of a storage, and what its cache in front of one does."""
+
+
+class ServerStorage(RDBStorage):
+    """Optuna's storage on a server. What fails because the server is away is tried again until it is back.
+
+    Attributes:
+        reached_at: since when it has answered without a pause, on the monotonic clock; who was away himself cannot tell
+            whose heartbeats are missing.
+        vouched: trials that were given a first heartbeat on behalf of whoever asked for them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.reached_at = math.inf
+        self.vouched: set[int] = set()
+        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        self.heartbeat_interval, self.grace_period = HEARTBEAT_S, GRACE_S
+        self.reached_at = time.monotonic()
+
+    @property
+    def knows_the_dead(self) -> bool:
+        """Whether the server has answered for so long that every living process had time for a heartbeat."""
+        return time.monotonic() - self.reached_at > GRACE_S
+
+
+def open_server(url: str) -> RDBStorage:
+    """The storage on a server, its tables made where they are missing; a server that does not answer is given some seconds.
+
+    Raises:
+        StudyError: it cannot be reached or refuses us. No message holds the password.
+    """
+    try:
+        where = make_url(_with_driver(url))
+        where.get_dialect()
+    except sqlalchemy.exc.ArgumentError:  # its message may hold the password
+        raise StudyError(
+            "the study's storage must be a URL such as postgresql://user@host/database or sqlite:///study.db; check --storage"
+        ) from None
+    shown, deadline = where.render_as_string(hide_password=True), time.monotonic() + OPENING_S
+    while True:
+        try:
+            return ServerStorage(where.render_as_string(hide_password=False))
+        except ImportError:
+            extra = where.get_backend_name() == "postgresql"
+            remedy = "pip install 'pocketnas[postgresql]'" if extra else "install the database's Python driver"
+            raise StudyError(f"{shown}: the storage needs a driver that is not installed: {remedy}") from None
+        except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
+            reason = without_password(_reason(error), where.password)
+            if not (_is_away(error) or _is_being_made(error)):
+                raise StudyError(f"{shown}: the study's storage refuses ({reason}); check --storage") from None
+            if time.monotonic() > deadline:
+                raise StudyError(
+                    f"{shown}: the study's storage must be reachable, tried for {OPENING_S:g} s ({reason}); "
+                    "start the server or check --storage"
+                ) from None
+            time.sleep(TRY_EVERY_S)
+
+
+def without_password(text: str, password: object) -> str:
+    """The text with stars where the password stands."""
+    return text.replace(str(password), "***") if password else text
+
+
+def _with_driver(url: str) -> str:
+    return re.sub(r"^postgres(ql)?:", "postgresql+psycopg:", url)
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+
+
+def _reason(error: BaseException) -> str:
+    cause = _cause(error)
+    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether the server is not there, starting or stopping; not where it answers that it will not have us."""
+    cause = _cause(error)
+    if not isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
+        return False
+    text = str(cause)
+    return "FATAL" not in text or "the database system is" in text or "terminating connection" in text
+
+
+def _is_being_made(error: BaseException) -> bool:
+    """Whether another process was making the same tables."""
+    return isinstance(_cause(error), (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError))
+
+
+def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+        deadline = None
+        while True:
+            try:
+                result = method(self, *args, **kwargs)
+            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+                now = time.monotonic()
+                deadline = now + PATIENCE_S if deadline is None else deadline
+                if math.isinf(self.reached_at) or not _is_away(error) or now > deadline:
+                    raise
+                time.sleep(TRY_EVERY_S)
+                continue
+            if deadline is not None:
+                self.reached_at = time.monotonic()
+            return result
+
+    return call
+
+
+for _name in _REPEATED:
+    setattr(ServerStorage, _name, _patient(getattr(RDBStorage, _name)))

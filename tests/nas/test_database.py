@@ -1,0 +1,94 @@
+"""A study on PostgreSQL: killed workers and a server that goes away lose nothing; errors are one line without a password."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from nas import database
+from nas.errors import StudyError
+from nas.sampling.history import CANDIDATE
+from nas.storage import open_storage, open_study
+from nas.study import STARTUP_TRIALS, count_outcomes, prepare
+from tests.nas.postgres import PASSWORD, Postgres, open_postgres
+from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY
+
+TRIALS = 14
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    started = open_postgres()
+    yield started
+    started.stop()
+
+
+def start_worker(server: Postgres, folder: Path, seed: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.nas.working", server.url, str(folder), str(TRIALS), str(seed)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def trained(folder: Path, pid: int) -> list[str]:
+    path = folder / f"{pid}.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def wait_for(folder: Path, worker: subprocess.Popen[str], rungs: int) -> None:
+    for _ in range(1200):
+        if len(trained(folder, worker.pid)) >= rungs:
+            return
+        assert worker.poll() is None, worker.communicate()[1]
+        time.sleep(0.1)
+    raise AssertionError(f"the worker trained {trained(folder, worker.pid)}")
+
+
+def test_a_killed_worker_and_a_restarted_server_lose_nothing(server: Postgres, tmp_path: Path) -> None:
+    study = open_study(server.url, "search", identity=IDENTITY)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=False)
+    killed, lasting = (start_worker(server, tmp_path, seed) for seed in (1, 2))
+    try:
+        wait_for(tmp_path, killed, 1)
+        wait_for(tmp_path, lasting, 1)
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        server.stop()
+        time.sleep(1)
+        server.start()
+        _, errors = lasting.communicate(timeout=240)
+    finally:
+        for worker in (killed, lasting):
+            worker.kill()
+    assert lasting.returncode == 0, errors
+    outcomes = count_outcomes(study)
+    assert outcomes["complete"] + outcomes["pruned"] == TRIALS
+    ended = [one for one in study.trials if one.user_attrs.get("outcome") in ("complete", "pruned")]
+    assert len({one.user_attrs[CANDIDATE]["fingerprint"] for one in ended}) == TRIALS
+    given_up = [one for one in study.trials if one.state.name == "FAIL" and CANDIDATE in one.user_attrs]
+    assert {one.user_attrs[CANDIDATE]["fingerprint"] for one in given_up} <= {
+        one.user_attrs[CANDIDATE]["fingerprint"] for one in ended
+    }  # what the killed one had in hand was trained by the other
+    assert not [one for one in study.trials if one.state.name == "RUNNING"]
+
+
+def test_a_wrong_password_is_told_without_it(server: Postgres) -> None:
+    with pytest.raises(StudyError, match="password authentication failed") as told:
+        open_storage(server.url_with("hunter2-secret"))
+    assert "hunter2-secret" not in str(told.value)
+    assert PASSWORD not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_server_that_is_not_there_is_tried_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg", reason="the extra postgresql is not installed")
+    monkeypatch.setattr(database, "OPENING_S", 0.1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(StudyError, match=r"must be reachable, tried for 0\.1 s") as told:
+        open_storage(f"postgresql://nas:{PASSWORD}@127.0.0.1:{port}/nas")
+    assert PASSWORD not in str(told.value)
