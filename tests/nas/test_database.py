@@ -73,6 +73,7 @@ def test_a_killed_worker_and_a_restarted_server_lose_nothing(server: Postgres, t
         one.user_attrs[CANDIDATE]["fingerprint"] for one in ended
     }  # what the killed one had in hand was trained by the other
     assert not [one for one in study.trials if one.state.name == "RUNNING"]
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
 
 
 def test_a_wrong_password_is_told_without_it(server: Postgres) -> None:
