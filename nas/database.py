@@ -3,6 +3,7 @@
 import functools
 import math
 import re
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -21,6 +22,7 @@ PATIENCE_S = 600.0  # with a server that was reached before
 OPENING_S = 20.0  # with one that was not
 TRY_EVERY_S = 1.0
 
+_thread = threading.local()
 _REPEATED = (
     *sorted(optuna.storages.BaseStorage.__abstractmethods__),
     "record_heartbeat",
@@ -124,6 +126,15 @@ def _is_being_made(error: BaseException) -> bool:
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
     def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+        if getattr(_thread, "inside", False):  # of another call, whose transaction is over too: that one is repeated
+            return method(self, *args, **kwargs)
+        _thread.inside = True
+        try:
+            return repeated(self, *args, **kwargs)
+        finally:
+            _thread.inside = False
+
+    def repeated(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
         deadline = None
         while True:
             try:
