@@ -5,6 +5,7 @@ import math
 import re
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,8 @@ GRACE_S = 60  # without a heartbeat, after which a trial is given to another pro
 PATIENCE_S = 600.0  # with a server that was reached before
 OPENING_S = 20.0  # with one that was not
 TRY_EVERY_S = 1.0
+
+warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with")  # `nas.claims` does it
 
 _thread = threading.local()
 _REPEATED = (
@@ -112,6 +115,8 @@ def _reason(error: BaseException) -> str:
 def _is_away(error: BaseException) -> bool:
     """Whether the server is not there, starting or stopping; not where it answers that it will not have us."""
     cause = _cause(error)
+    if isinstance(cause, sqlalchemy.exc.PendingRollbackError):  # lost between two queries of a transaction
+        return True
     if not isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
         return False
     text = str(cause)
