@@ -217,7 +217,8 @@ def run_search(
     study, problem = task.open(), task.problem()
     if reused := adopt(study, lambda one: problem.judge(one).violations, infeasible=INFEASIBLE):
         events.note(f"{reused} candidates of the search with other limits are taken over")
-    publish(study, task, run)
+    if settings.storage is not None:  # others may join it; what lies in the run's folder is this machine's
+        publish(study, task, run)
     prepare(study, _first(problem, surveyed, settings), local=settings.storage is None)
     if workers == 1:
         work(task, note=events.note, on_progress=lambda state: _tell(state, events))
