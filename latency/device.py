@@ -65,7 +65,8 @@ class Device(Protocol):
             models: serialised ONNX models; inputs are made up from their types and shapes.
             settings: how they are run.
             effort: how long they are measured.
-            on_slice: called with a model's position and a slice of it as soon as it was taken.
+            on_slice: called with a model's position and a slice of it as soon as it was taken. A device that drops what it took,
+                because it was hot, begins anew with slices of process 0.
 
         Returns:
             One timing a model, in the order of `models`; unstable ones are returned too, and say so.

@@ -4,7 +4,10 @@ NasError
 └── LatencyError
     ├── TargetError            a target is unknown, or its file breaks a rule
     ├── DeviceError            a device cannot be reached, or cannot run what it was given
-    │   └── DeviceUnreachable  it gives no answer (any more); it may again later
+    │   └── DeviceUnavailable  nothing can be measured on it now, but later
+    │       ├── DeviceUnreachable  it gives no answer (any more)
+    │       ├── DeviceBusy         someone else has it, and waiting was not wanted
+    │       └── DeviceUnfit        it is too hot, or its battery nearly empty
     ├── UnstableMeasurement    a measurement never settled within its time limit
     └── ModelError             a latency model's file is damaged, or made for something else
         └── UnmeasuredKernel   a network needs a kernel that the model never measured
@@ -25,8 +28,20 @@ class DeviceError(LatencyError):
     """A device cannot be reached, or cannot run what it was given."""
 
 
-class DeviceUnreachable(DeviceError):
-    """A device gives no answer, or the connection broke: worth another try later, nothing is wrong with what it was given."""
+class DeviceUnavailable(DeviceError):
+    """Nothing can be measured on a device now: worth another try later, nothing is wrong with what it was given."""
+
+
+class DeviceUnreachable(DeviceUnavailable):
+    """A device gives no answer, or the connection broke."""
+
+
+class DeviceBusy(DeviceUnavailable):
+    """Someone else has a device; the message says who."""
+
+
+class DeviceUnfit(DeviceUnavailable):
+    """A device answers, but is not as it must be for measuring: it is slowed down by its heat, or its battery is nearly empty."""
 
 
 class UnstableMeasurement(LatencyError):

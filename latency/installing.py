@@ -51,7 +51,7 @@ def install(
         DeviceError: the phone's ABI, the copied files, or what the runtime computes there is not what it must be.
     """
     phone = Phone(name, shell, runtime=f"{shell.folder}/incoming")
-    with phone.reserve("installing a runtime"):
+    with phone.reserve("installing a runtime", on_wait=lambda holder: on_step(f"waiting for {shell.name}: {holder}")):
         shell.reconnect()
         abi = phone_abi(shell)
         bundle = make(abi)

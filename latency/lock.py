@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
-from latency.errors import DeviceError
+from latency.errors import DeviceBusy, DeviceError
 
 POLL_S = 0.1
 
@@ -104,6 +104,15 @@ class DeviceLock:
             yield
         finally:
             self._depth -= 1
+
+
+def unless_taken(name: str) -> Callable[[str], None]:
+    """What to give as `on_wait` where one does not want to wait: it raises `DeviceBusy`, which says who has the device `name`."""
+
+    def refuse(holder: str) -> None:
+        raise DeviceBusy(f"{name}: in use by {holder}")
+
+    return refuse
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from latency.adb import AdbShell
 from latency.device import OnSlice
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
 from latency.native_runner import job_files
 from latency.phone_state import STATE, PhoneState
 from latency.provenance import Provenance
@@ -46,10 +46,6 @@ class Runtime:
     version: str
     abi: str
     digest: str = ""
-
-
-class TooHotError(DeviceError):
-    """A phone is slowed down by its heat, and did not cool in time."""
 
 
 class Phone(RemoteDevice):
@@ -144,8 +140,7 @@ class Phone(RemoteDevice):
         """As `Device.measure`; what was taken while the phone was hot is dropped and measured again when it has cooled.
 
         Raises:
-            TooHotError: it does not cool.
-            DeviceError: its battery is nearly empty.
+            DeviceUnfit: it does not cool, or its battery is nearly empty.
         """
         if not models:
             return []
@@ -161,7 +156,7 @@ class Phone(RemoteDevice):
                     self._cool_ms[settings] = min(cool_ms, found_ms)
                     if found_ms <= self._hot * cool_ms:
                         return timings
-            raise TooHotError(
+            raise DeviceUnfit(
                 f"{self.shell.name}: the phone is slowed down and does not get faster again ({self.state()}): let it cool, "
                 "take it off the charger or out of its case, switch battery saver off; the same command goes on"
             )
@@ -223,14 +218,14 @@ class Phone(RemoteDevice):
         for pause in (*self._cooling_s, None):
             state = self._retried_state()
             if state.battery is not None and state.battery < LOWEST_BATTERY and not state.charging:
-                raise DeviceError(
+                raise DeviceUnfit(
                     f"{self.shell.name}: the battery must hold at least {LOWEST_BATTERY:.0%}, it holds {state.battery:.0%}: "
                     "charge it; the same command goes on"
                 )
             if state.hot is None:
                 return
             if pause is None:
-                raise TooHotError(
+                raise DeviceUnfit(
                     f"{self.shell.name}: too hot to measure, {state.hot}: let it cool; the same command goes on"
                 )
             time.sleep(pause)

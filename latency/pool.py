@@ -10,7 +10,8 @@ from latency import adb
 from latency.adb import AdbShell
 from latency.address import AdbAddress
 from latency.device import Device, OnSlice, OpTime
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.errors import DeviceBusy, DeviceError, DeviceUnavailable
+from latency.lock import unless_taken
 from latency.phone import Phone
 from latency.provenance import Provenance
 from latency.settings import Effort, RuntimeSettings
@@ -52,29 +53,22 @@ class PhonePool:
         self._provenance: Provenance | None = None
 
     def describe(self) -> Provenance:
-        """What all of them are.
+        """What all of them are. One that somebody else has now is looked at when it is used.
 
         Raises:
             DeviceError: they differ; the message says in what.
         """
         if self._provenance is None:
-            found: dict[str, Provenance] = {}
+            self._on_one("describe", Phone.describe)
             for phone in self.members:
                 try:
-                    found[phone.shell.serial] = phone.describe()
-                except DeviceUnreachable:
+                    with phone.reserve("describe", on_wait=unless_taken(phone.shell.name)):
+                        self._must_be_alike(phone)
+                except DeviceBusy:
+                    pass
+                except DeviceUnavailable:
                     self._lost.add(phone.shell.serial)
-            if not found:
-                return self.members[0].describe()  # says why
-            (serial, first), *others = found.items()
-            for other, provenance in others:
-                for key, value in provenance.key.items():
-                    if value != first.key[key]:
-                        raise DeviceError(
-                            f"{self.name}: phones of a pool must be of one kind, but {key} is {first.key[key]!r} on {serial} "
-                            f"and {value!r} on {other}: make them targets of their own"
-                        )
-            self._provenance = first
+        assert self._provenance is not None
         return self._provenance
 
     @contextlib.contextmanager
@@ -118,19 +112,31 @@ class PhonePool:
         return self._on_one("outputs", lambda phone: phone.outputs(model, inputs, settings=settings))
 
     def _on_one(self, purpose: str, work: Callable[[Phone], Result]) -> Result:
-        """Does something on the phone that is held; where it does not answer any more, on another."""
+        """Does something on the phone that is held; where that cannot be used any more, on another."""
         with self.reserve(purpose):
             while True:
                 assert self._current is not None
                 try:
+                    self._must_be_alike(self._current)
                     return work(self._current)
-                except DeviceUnreachable:
+                except DeviceUnavailable:
                     self._lost.add(self._current.shell.serial)
                     if len(self._lost) >= len(self.members):
                         self._lost.clear()  # they may be back next time
                         raise
                     self._held.close()
                     self._take()
+
+    def _must_be_alike(self, phone: Phone) -> None:
+        """Compares a phone with the first that was looked at."""
+        found = phone.describe()
+        self._provenance = first = self._provenance or found
+        for key, value in found.key.items():
+            if value != first.key[key]:
+                raise DeviceError(
+                    f"{self.name}: phones of a pool must be of one kind, but {key} is {first.key[key]!r} on one of them "
+                    f"and {value!r} on {phone.shell.serial}: make them targets of their own"
+                )
 
     def _take(self) -> None:
         left = [phone for phone in self.members if phone.shell.serial not in self._lost]

@@ -86,7 +86,8 @@ def profile_target(
         DeviceError: the device failed; what was measured before is kept.
     """
     device = device or target.open()
-    provenance = device.describe()
+    with device.reserve(f"profiling {target.name}", on_wait=on_wait):
+        provenance = device.describe()
     path = model_path(target.name, provenance, target.settings, folder=folder)
     log = path.with_suffix(".jsonl")
     measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
@@ -200,10 +201,14 @@ def _measure(
             f"say, so it cannot be fitted: {'; '.join(found[:3])}"
         )
     taken: list[list[Slice]] = [[] for _ in job]
+
+    def keep(index: int, part: Slice) -> None:
+        if taken[index] and part.process < taken[index][-1].process:  # the device drops what it took, and measures anew
+            taken[index].clear()
+        taken[index].append(part)
+
     try:
-        timings = device.measure(
-            models, settings=target.settings, effort=effort, on_slice=lambda index, part: taken[index].append(part)
-        )
+        timings = device.measure(models, settings=target.settings, effort=effort, on_slice=keep)
     except DeviceUnreachable:
         for architecture, slices in zip(job, taken, strict=True):
             timing = Timing(tuple(slices), effort.tolerance)

@@ -60,10 +60,10 @@ def check_model(
     Raises:
         ModelError: the model was made for another device or runtime, or too few repetitions are stable.
     """
-    model.require(device.describe(), model.settings)
-    before = _spread_out([one for one in model.measurements if one.trusted], networks)
-    models = [stand_in(lower(one.architecture), model.settings.precision) for one in before]
     with device.reserve(f"checking the latency model of {model.target}", on_wait=on_wait):
+        model.require(device.describe(), model.settings)
+        before = _spread_out([one for one in model.measurements if one.trusted], networks)
+        models = [stand_in(lower(one.architecture), model.settings.precision) for one in before]
         timings = device.measure(models, settings=model.settings, effort=effort, on_slice=on_slice)
     repeated = [Measurement(one.architecture, timing) for one, timing in zip(before, timings, strict=True)]
     pairs = [(then, now) for then, now in zip(before, repeated, strict=True) if now.trusted]

@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from latency.errors import DeviceUnreachable, ModelError, UnmeasuredKernel
+from latency.errors import DeviceUnavailable, ModelError, UnmeasuredKernel
 from latency.features import measured_as
+from latency.lock import unless_taken
 from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import Progress, profile_target
@@ -163,13 +164,19 @@ def known_or_profiled(
         before = len(model.measurements)
         note(f"the latency model of {target.name!r} does not know {what} yet: networks of it are measured now")
     device = target.open()
+
+    def on_wait(holder: str) -> None:
+        note(f"waiting for {target.name}: {holder}")
+
+    with device.reserve("looking at it", on_wait=on_wait):
+        block = device.describe().nchwc_block
     return profile_target(
         target,
-        architectures(device.describe().nchwc_block),
+        architectures(block),
         networks=before + NETWORKS,
         device=device,
         on_progress=on_progress,
-        on_wait=lambda holder: note(f"waiting for {target.name}: {holder}"),
+        on_wait=on_wait,
     )
 
 
@@ -181,7 +188,9 @@ def _hold_to_device(model: LatencyModel, target: Target, note: Callable[[str], N
     """
     if target.address is None:
         return
+    device = target.open()
     try:
-        model.require(target.open().describe(), target.settings)
-    except DeviceUnreachable as error:
+        with device.reserve("looking at it", on_wait=unless_taken(target.name)):
+            model.require(device.describe(), target.settings)
+    except DeviceUnavailable as error:
         note(f"{error}: the run goes on with the latency model of {target.name!r}")

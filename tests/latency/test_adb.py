@@ -18,10 +18,11 @@ from latency import adb
 from latency.adb import AdbShell
 from latency.bundle import Bundle, android_bundle, linux_bundle
 from latency.device import Device
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
 from latency.installing import install
+from latency.lock import DeviceLock
 from latency.native_runner import source_folder
-from latency.phone import Phone, TooHotError, _Capped
+from latency.phone import Phone, _Capped
 from latency.phone_state import STATE, PhoneState
 from latency.pool import PhonePool
 from latency.settings import Effort
@@ -311,7 +312,7 @@ def test_an_empty_battery_is_refused_unless_it_charges(phone):
 @pytest.mark.parametrize("sign", [{"thermal": 3}, {"tenths": 480}])
 def test_a_hot_phone_is_waited_for(phone, sign, monkeypatch):
     phone.tell(**sign)
-    with pytest.raises(TooHotError, match="too hot to measure"):
+    with pytest.raises(DeviceUnfit, match="too hot to measure"):
         phone.device().measure([small_model()], settings=SETTINGS, effort=QUICK)
     monkeypatch.setattr("time.sleep", lambda seconds: phone.tell())  # meanwhile it cools
     assert phone.device().measure([small_model()], settings=SETTINGS, effort=QUICK)
@@ -327,7 +328,7 @@ def test_what_was_taken_while_it_was_slow_is_measured_again(phone, monkeypatch):
     )
     assert len(timing.slices) < len(processes)
     assert list(timing.slices) == processes[-len(timing.slices) :]
-    with pytest.raises(TooHotError, match="slowed down"):
+    with pytest.raises(DeviceUnfit, match="slowed down"):
         monkeypatch.setattr(device, "_reference_ms", lambda settings: 2.0)
         device.measure([small_model()], settings=SETTINGS, effort=QUICK)
 
@@ -357,6 +358,31 @@ def test_a_pool_goes_on_with_another_phone(phone, bare, runner):
         assert pool.measure([small_model()], settings=SETTINGS, effort=QUICK)
         assert [member.holder() is None for member in pool.members] == [True, False]
     bare.start()
+
+
+def test_a_pool_measures_on_a_phone_that_is_fit(phone, bare, runner):
+    bare.shell.reconnect()
+    install(bare.shell, lambda abi: bundle_for(abi, runner), name="test")
+    bare.tell(level=5, usb="false")
+    pool = PhonePool("pool", [bare.device(), phone.device()])
+    assert pool.measure([small_model()], settings=SETTINGS, effort=QUICK)
+    phone.tell(level=5, usb="false")
+    with pytest.raises(DeviceUnfit, match="battery must hold"):
+        pool.measure([small_model()], settings=SETTINGS, effort=QUICK)
+
+
+def test_a_pool_does_not_wait_for_a_phone_in_use_but_holds_it_to_the_others_later(phone, bare, runner):
+    bare.shell.reconnect()
+    install(bare.shell, lambda abi: bundle_for(abi, runner), name="test")
+    bare.tell(model="Other 5")
+    pool = PhonePool("pool", [phone.device(), bare.device()])
+    with DeviceLock(bare.shell.name).held("measuring"):
+        assert pool.describe() == phone.device().describe()
+    with (
+        DeviceLock(phone.shell.name).held("measuring"),
+        pytest.raises(DeviceError, match=f"must be of one kind, but cpu is 'Test 6.*on {bare.serial}"),
+    ):
+        pool.optimize(small_model(), settings=SETTINGS)
 
 
 def test_phones_of_a_pool_must_be_alike(phone, bare, runner):
@@ -390,6 +416,7 @@ def test_installing_from_the_command_line(bare, runner, tmp_path):
     assert (row["serial"], row["kind"], row["runtime"]) == (bare.serial, "android", onnxruntime.__version__)
     assert "--runner" in refused("targets", "install", str(file), "--runtime", str(LIBRARY), home=tmp_path)
     assert "either --build or --runtime" in refused("targets", "install", str(file), home=tmp_path)
+    assert f"(phones that are: {bare.serial} (Test)" in refused("targets", "install", "pixel", "--build", home=tmp_path)
     assert "phones only" in refused("targets", "install", "host", "--build", home=tmp_path)
 
 

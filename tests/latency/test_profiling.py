@@ -80,6 +80,24 @@ def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
     assert device.measured == 40 - len(kept)
 
 
+class CoolingDevice(LeavingDevice):
+    """Drops what it took in a first pass, because it was hot."""
+
+    def measure(self, models, *, on_slice=None, **options):
+        for index in range(len(models)):
+            on_slice(index, Slice((10**9,) * 3, 20_000, process=1))
+        return super().measure(models, on_slice=on_slice, **options)
+
+
+def test_slices_that_the_device_drops_are_not_kept_when_it_goes_away(tmp_path):
+    with pytest.raises(DeviceUnreachable):
+        profile(tmp_path, CoolingDevice(), 40)
+    [log] = tmp_path.glob("*.jsonl")
+    kept = list(read_measurements(log))
+    assert len(kept) == JOB - 1
+    assert all(10**9 not in part.ns for one in kept for part in one.timing.slices)
+
+
 def test_more_networks_later_add_to_those_there_are(tmp_path):
     profile(tmp_path, FakeDevice(), 24)
     device = CountingDevice()
