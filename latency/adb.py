@@ -16,6 +16,8 @@ from latency.shell import Shell
 
 ENDED = "pocketnas: the command ended"
 ADB_S = 30.0
+READY = "device"  # a phone's state that can be used
+CONNECT = "switch on USB debugging in its developer options, plug it in, and accept the question on its screen"
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,27 @@ def attached() -> tuple[Attached, ...]:
     return tuple(found)
 
 
-def installed(model: str, *, folder: str) -> tuple[str, ...]:
-    """Serial numbers of the attached phones whose model begins so and that have a runtime of ours; none without adb."""
+def pixels() -> tuple[str, ...]:
+    """Serial numbers of the Pixel phones that are attached and ready.
+
+    Raises:
+        DeviceError: there is none; the message says what there is, and what to do.
+    """
+    every = attached()
+    if found := tuple(one.serial for one in every if one.state == READY and one.model.startswith("Pixel")):
+        return found
+    there = ", ".join(f"{one.serial} ({one.model or one.state})" for one in every) or "none"
+    raise DeviceError(
+        f"no Pixel phone is attached and ready (phones that are: {there}): {CONNECT}; another phone takes a target file with "
+        "`device: {kind: adb}`"
+    )
+
+
+def installed_pixels(*, folder: str) -> tuple[str, ...]:
+    """Serial numbers of the attached Pixel phones that have a runtime of ours in a folder; none without adb."""
     try:
-        ready = [one.serial for one in attached() if one.state == "device" and one.model.startswith(model)]
         found = {
-            serial: AdbShell(serial, folder=folder).run(["ls", f"{folder}/runtime/runtime.json"]) for serial in ready
+            serial: AdbShell(serial, folder=folder).run(["ls", f"{folder}/runtime/runtime.json"]) for serial in pixels()
         }
     except DeviceError:
         return ()
@@ -124,13 +141,10 @@ def serials(wanted: Sequence[str], *, name: str) -> tuple[str, ...]:
     if wanted:
         return tuple(wanted)
     every = attached()
-    ready = [one for one in every if one.state == "device"]
+    ready = [one for one in every if one.state == READY]
     if not ready:
         others = ", ".join(f"{one.serial} is {one.state}" for one in every)
-        raise DeviceError(
-            f"{name}: a phone must be attached and ready, {others or 'there is none'}: switch on USB debugging in its developer "
-            "options, plug it in, and accept the question on its screen"
-        )
+        raise DeviceError(f"{name}: a phone must be attached and ready, {others or 'there is none'}: {CONNECT}")
     if len({one.model for one in ready}) > 1:
         names = ", ".join(f"{one.serial} ({one.model})" for one in ready)
         raise DeviceError(

@@ -1,13 +1,16 @@
 """Whether a target can be used right now: its device answers, and its latency is known. If not: why, and what mends it."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from latency.errors import LatencyError
+from latency import adb
+from latency.errors import DeviceError, LatencyError
+from latency.lock import unless_taken
 from latency.phone import Phone
 from latency.published.model import PublishedModel
 from latency.store import load_predictor
-from latency.target import Basis, Target
+from latency.target import PIXEL, Basis, Target, known_targets, load_target
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,26 @@ class Readiness:
     reason: str
 
 
+def every_readiness() -> Iterator[Readiness]:
+    """Of all shipped targets, and of ``pixel``."""
+    yield pixel_readiness()
+    for name in known_targets():
+        yield readiness(load_target(name))
+
+
+def pixel_readiness() -> Readiness:
+    """Of the attached Pixel phone that has a runtime; without one it is said why, and for which target ``pixel`` stands."""
+    target = load_target(PIXEL)
+    known = readiness(target)
+    if target.address is not None:
+        return known
+    try:
+        missing = f"there is no runtime on {', '.join(adb.pixels())} yet: run `nas targets install pixel --build`"
+    except DeviceError as error:
+        missing = str(error)
+    return replace(known, name=PIXEL, reason=f"stands for {target.name}, because {missing}")
+
+
 def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
     """Looks at a target's latency model and, where it is not this machine, asks its device.
 
@@ -39,10 +62,11 @@ def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
         provenance = None
         if target.address is not None:
             device = target.open()
-            provenance = device.describe()
-            found.append(f"connected: {provenance.cpu}, ONNX Runtime {provenance.runtime}")
-            if isinstance(device, Phone):
-                found.append(str(device.state()))
+            with device.reserve("looking at it", on_wait=unless_taken(target.name)):
+                provenance = device.describe()
+                found.append(f"connected: {provenance.cpu}, ONNX Runtime {provenance.runtime}")
+                if isinstance(device, Phone):
+                    found.append(str(device.state()))
         model = load_predictor(target, folder=folder)
         if isinstance(model, PublishedModel):
             found.append(model.remark)

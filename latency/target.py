@@ -25,7 +25,8 @@ DEVICE_KEYS = {
 }
 DEVICE_KINDS = tuple(DEVICE_KEYS)
 RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
-ALIASES = {"pixel": "pixel6"}  # what a name stands for where no such phone is connected
+PIXEL = "pixel"  # the attached Pixel phone with a runtime of ours, or else:
+PIXEL_STANDS_FOR = "pixel6"
 KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
 
 
@@ -62,8 +63,8 @@ class Target:
         """
         if self.device == "none":
             raise TargetError(
-                f"target {self.name!r} is known from published latencies only: there is no device to measure on; "
-                "`nas targets` says which there are"
+                f"target {self.name!r} is known from published latencies only, nothing can be measured on it: attach a Pixel "
+                "phone and run `nas targets install pixel --build`, or name a target that has a device (`nas targets` lists them)"
             )
         if isinstance(self.address, SshAddress):
             from latency.ssh import ssh_device
@@ -97,13 +98,14 @@ def load_target(name_or_path: str | Path) -> Target:
         except (OSError, UnicodeDecodeError) as error:
             raise TargetError(f"{text}: cannot be read as a target file ({error})") from error
         return _parse(source, text)
-    if text == "pixel" and (found := _attached_pixels()):
-        return found
-    text = ALIASES.get(text, text)
+    if text == PIXEL:
+        if found := _attached_pixels():
+            return found
+        text = PIXEL_STANDS_FOR
     if text not in known_targets():
+        known = (PIXEL, *known_targets())
         raise TargetError(
-            f"unknown target {text!r}{_suggestion(text, known_targets())}; "
-            f"known: {', '.join(known_targets())}, or the path of a target file"
+            f"unknown target {text!r}{_suggestion(text, known)}; known: {', '.join(known)}, or the path of a target file"
         )
     return _parse((resources.files("latency") / "targets" / f"{text}.yaml").read_text(encoding="utf-8"), text)
 
@@ -112,13 +114,13 @@ def _attached_pixels() -> Target | None:
     """The attached Pixel phones with a runtime of ours, as one target; None where there is none."""
     if shutil.which("adb") is None:
         return None
-    from latency.adb import installed
+    from latency.adb import installed_pixels
 
-    serials = installed("Pixel", folder=AdbAddress.folder)
+    serials = installed_pixels(folder=AdbAddress.folder)
     if not serials:
         return None
     return Target(
-        name="pixel", device="adb", settings=RuntimeSettings(), address=AdbAddress(serial=serials), option="pixel"
+        name=PIXEL, device="adb", settings=RuntimeSettings(), address=AdbAddress(serial=serials), option=PIXEL
     )
 
 

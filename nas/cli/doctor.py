@@ -97,10 +97,9 @@ def _machine() -> dict[str, Any]:
 
 def _targets() -> list[dict[str, Any]]:
     """Every shipped target, and whether its latency model can be used."""
-    from latency.readiness import readiness
-    from latency.target import known_targets, load_target
+    from latency.readiness import every_readiness
 
-    return [dataclasses.asdict(readiness(load_target(name))) for name in known_targets()]
+    return [dataclasses.asdict(found) for found in every_readiness()]
 
 
 def _show(found: dict[str, Any]) -> None:

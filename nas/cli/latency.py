@@ -32,15 +32,16 @@ def targets(
 
     Example: [bold]nas targets[/]
     """
-    from latency.readiness import readiness
-    from latency.target import known_targets, load_target
+    from latency.readiness import every_readiness, pixel_readiness, readiness
+    from latency.target import PIXEL, load_target
 
-    wanted = [load_target(name)] if name else [load_target(known) for known in known_targets()]
-    rows: list[dict[str, Any]] = []
     with progress_bar("looking at targets") as bar:
-        for target in wanted:
-            bar(f"looking at {target.name}", len(rows), len(wanted))
-            rows.append(asdict(readiness(target)))
+        bar(name or "all that are known", 0, None)
+        if name is None:
+            found = list(every_readiness())
+        else:
+            found = [pixel_readiness() if name == PIXEL else readiness(load_target(name))]
+    rows = [asdict(one) for one in found]
     if json:
         show_json({"targets": rows})
         return
@@ -106,6 +107,8 @@ def profile(
     else:
         in_order = NETWORKS
         drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
+        with device.reserve("looking at it", on_wait=waiting_for(where.name)):
+            device.describe()
         architectures = space_architectures(
             drawn_from,
             nchwc_block=device.describe().nchwc_block,

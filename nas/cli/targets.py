@@ -55,20 +55,24 @@ def install(
     """
     import onnxruntime
 
-    from latency.adb import AdbShell, serials
+    from latency.adb import AdbShell, pixels, serials
     from latency.address import AdbAddress
     from latency.bundle import Bundle, android_bundle, linux_bundle
     from latency.installing import install as install_on
-    from latency.target import load_target
+    from latency.target import PIXEL, load_target
 
     if build == (runtime is not None):
         raise StudyError("either --build or --runtime FILE must be given, not both: --build needs no files of yours")
     if build and runner is not None:
         raise StudyError("--runner goes with --runtime: --build compiles its own")
     target = load_target(name)
-    # a target that is known from published figures only stands for the phone that is attached
-    address = AdbAddress() if target.device == "none" else target.address
-    if not isinstance(address, AdbAddress):
+    if (
+        name == PIXEL or target.device == "none"
+    ):  # what is known from published figures only stands for an attached phone
+        address, phones = AdbAddress(), pixels()
+    elif isinstance(target.address, AdbAddress):
+        address, phones = target.address, serials(target.address.serial, name=target.name)
+    else:
         raise StudyError(
             f"{name}: a runtime is installed on phones only, this target's device is {target.device}: "
             "write a target file with `device: {kind: adb}`"
@@ -89,7 +93,7 @@ def install(
         def step(what: str) -> None:
             bar(what, len(rows), None)
 
-        for serial in serials(address.serial, name=target.name):
+        for serial in phones:
             found = install_on(AdbShell(serial, folder=address.folder), make, name=name, on_step=step)
             rows.append(
                 {

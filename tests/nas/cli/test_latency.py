@@ -167,4 +167,4 @@ def test_published_targets_predict_and_say_so(monkeypatch, capsys) -> None:
     assert found["predictions"][0]["doubts"] == []
     assert "convolution 3×3" in found["predictions"][1]["doubts"][0]
     assert nas(monkeypatch, "profile", "--target", "pixel") == 2
-    assert "there is no device to measure on" in capsys.readouterr().err
+    assert "nothing can be measured on it: attach a Pixel phone" in capsys.readouterr().err
