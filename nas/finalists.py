@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from latency.device import Device
-from latency.settings import Effort, RuntimeSettings
+from latency.settings import Effort, Precision, RuntimeSettings
 from latency.timing import Timing
-from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
+from nas.deployment import export_onnx, first_images
 from nas.distillation import Distillation
 from nas.recipe import Recipe
+from nas.shipping.int8 import quantize
 from nas.study import Tried
 from nas.training import train
 from nas.transfer import adapt
+from searchspace.files import write_atomically
 
 MEASURING = Effort(processes=3, slices=10, limit_s=10.0)
 Progress = Callable[[str, int, int | None], None]
@@ -36,26 +39,51 @@ AnyScored = TypeVar("AnyScored", bound=Scored)
 
 
 @dataclass(frozen=True)
+class Shipped:
+    """A finalist's network as it ships: in the target's precision.
+
+    Attributes:
+        onnx: where its model lies, which is the one that is measured.
+        accuracy: of that model, on the validation split, in [0, 1].
+        trained_accuracy: of the checkpoint there.
+        loss: of the checkpoint, mean cross-entropy there, nats.
+        float_layers: how many layers of an 8-bit model stay in float because 8 bits hurt.
+    """
+
+    onnx: Path
+    accuracy: float
+    trained_accuracy: float
+    loss: float
+    float_layers: int = 0
+
+
+@dataclass(frozen=True)
 class Finalist:
     """A fully trained candidate.
 
     Attributes:
         tried: what the search knew of it.
         checkpoint: where its weights lie.
-        onnx: where its exported model lies: the one that was measured.
-        accuracy: on the validation split, after full training, in [0, 1].
-        loss: mean cross-entropy there, nats.
+        shipped: its exported model: the one that was measured.
         measured: its time on the device; None where there is no device, or it gave no answer.
         unmeasured: why it has no measured time, in one line; None if it has.
     """
 
     tried: Tried
     checkpoint: Path
-    onnx: Path
-    accuracy: float
-    loss: float
+    shipped: Shipped
     measured: Timing | None
     unmeasured: str | None = None
+
+    @property
+    def accuracy(self) -> float:
+        """Of what ships, on the validation split, in [0, 1]."""
+        return self.shipped.accuracy
+
+    @property
+    def loss(self) -> float:
+        """Of the checkpoint, mean cross-entropy there, nats."""
+        return self.shipped.loss
 
     @property
     def latency_ms(self) -> float:
@@ -133,6 +161,34 @@ def train_finalist(
     save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
     state_file.unlink(missing_ok=True)
     return path
+
+
+def ship(
+    checkpoint: Checkpoint,
+    path: Path,
+    data: Data,
+    *,
+    precision: Precision,
+    on_progress: Callable[[str, int, int | None], None] = lambda what, done, total: None,
+) -> Shipped:
+    """Exports a finalist in the precision of the target: 8 bits as `nas export --format onnx-int8` does.
+
+    Args:
+        checkpoint: the finalist.
+        path: of its checkpoint; the model is written beside it.
+        data: what it was trained on.
+        precision: of the target.
+        on_progress: told what goes on.
+    """
+    trained, loss = checkpoint.metrics["accuracy"], checkpoint.metrics["loss"]
+    if precision == "fp32":
+        onnx = path.with_suffix(".onnx")
+        export_onnx(checkpoint, onnx, images=first_images(data.validation, data))
+        return Shipped(onnx, trained, trained, loss)
+    made = quantize(checkpoint, data, on_progress=on_progress)
+    onnx = path.with_name(f"{path.stem}-int8.onnx")
+    write_atomically(onnx, made.model)
+    return Shipped(onnx, made.accuracy, trained, loss, len(made.float_layers))
 
 
 def measure(

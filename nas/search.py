@@ -7,26 +7,24 @@ Every step leaves what it made in the run's folder, so the same request goes on 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 import torch
 
 from latency.device import Device
-from latency.errors import DeviceUnreachable
+from latency.errors import DeviceUnavailable
 from latency.settings import RuntimeSettings
 from latency.timing import Timing
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
 from nas.claims import release, worker_name
 from nas.data import Data
-from nas.deployment import export_onnx, first_images
 from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
 from nas.faithfulness import RungFaithfulness, faithfulness
 from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
 from nas.final_training import FinalTraining
-from nas.finalists import Finalist, measure, pareto_front, ranked
+from nas.finalists import Finalist, Shipped, measure, pareto_front, ranked, ship
 from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
 from nas.plan import publish
@@ -241,7 +239,7 @@ def run_search(
     )
     finalists = _Ending(training, data, device, runtime, settings, workers, events).finalists(ranked(tried))
     rungs = faithfulness(
-        study, settings.ladder, {one.tried.architecture.fingerprint: one.accuracy for one in finalists}
+        study, settings.ladder, {one.tried.architecture.fingerprint: one.shipped.trained_accuracy for one in finalists}
     )
     for rung in rungs:
         if rung.warning:
@@ -273,9 +271,11 @@ class _Ending:
     def finalists(self, candidates: Sequence[Tried]) -> list[Finalist]:
         """The first of `candidates`, trained and measured; more of them while their front is too small."""
         count = min(self.settings.finalists, len(candidates))
+        shipped: list[Shipped] = []
         while True:
             self._train(candidates[:count])
-            finalists = self._measured([(one, self.training.path(one)) for one in candidates[:count]])
+            shipped += [self._shipped(one) for one in candidates[len(shipped) : count]]
+            finalists = self._measured(candidates[:count], shipped)
             enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.settings.finalists)
             if enough or count == min(2 * self.settings.finalists, len(candidates)):
                 return finalists
@@ -301,16 +301,19 @@ class _Ending:
 
             self.training.train(candidate, on_progress=on_progress)
 
-    def _measured(self, trained: Sequence[tuple[Tried, Path]]) -> list[Finalist]:
-        """Export every finalist and measure what was exported, all of them interleaved."""
-        exported = []
-        for candidate, path in trained:
-            checkpoint = load_checkpoint(path)
-            data = self.data[candidate.architecture.resolution]
-            images = first_images(data.validation, data)
-            onnx = export_onnx(checkpoint, path.with_suffix(".onnx"), images=images).path
-            exported.append((candidate, path, onnx, checkpoint.metrics))
-        models = [onnx.read_bytes() for _, _, onnx, _ in exported]
+    def _shipped(self, candidate: Tried) -> Shipped:
+        path = self.training.path(candidate)
+        return ship(
+            load_checkpoint(path),
+            path,
+            self.data[candidate.architecture.resolution],
+            precision=self.runtime.precision,
+            on_progress=self.events.progress,
+        )
+
+    def _measured(self, candidates: Sequence[Tried], shipped: Sequence[Shipped]) -> list[Finalist]:
+        """Measure what was exported of the finalists, all of them interleaved."""
+        models = [one.onnx.read_bytes() for one in shipped]
         timings: Sequence[Timing | None] = [None] * len(models)
         reason = None
         if self.device is None:
@@ -318,12 +321,12 @@ class _Ending:
         else:
             try:
                 timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
-            except DeviceUnreachable as error:  # what was trained is worth more than the time it takes
+            except DeviceUnavailable as error:  # what was trained is worth more than the time it takes
                 reason = str(error)
                 self.events.note(f"{error}: finalists go by their predictions; the same command measures them later")
         return [
-            Finalist(candidate, path, onnx, metrics["accuracy"], metrics["loss"], timing, reason)
-            for (candidate, path, onnx, metrics), timing in zip(exported, timings, strict=True)
+            Finalist(candidate, self.training.path(candidate), one, timing, reason)
+            for candidate, one, timing in zip(candidates, shipped, timings, strict=True)
         ]
 
 

@@ -104,7 +104,7 @@ def search(
     """
     from latency.target import load_target
     from nas.distillation import Lesson
-    from nas.errors import BudgetError, StudyError
+    from nas.errors import BudgetError
     from nas.fidelity import parse_ladder, parse_score
     from nas.limits import REWARDS, latency_limit, size_limits
     from nas.run import open_run
@@ -116,11 +116,6 @@ def search(
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
-    if where.settings.precision != "fp32" and where.basis == "measured":
-        raise StudyError(
-            f"a search needs a target of precision fp32, got {where.settings.precision} ({where.name}): "
-            "finalists are exported and measured in float32; search on an fp32 target, then `nas netadapt` for this one"
-        )
     budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
     lesson = None
     if teacher is not None:
@@ -253,6 +248,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
     return {
         "target": target.name,
         "basis": model.basis,
+        "precision": target.settings.precision,
         "remark": model.remark if isinstance(model, PublishedModel) else None,
         "budget_ms": result.budget_ms,
         "feasible_share": result.feasible_share,
@@ -286,6 +282,8 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
     return {
         "fingerprint": finalist.tried.architecture.fingerprint,
         "accuracy": finalist.accuracy,
+        "trained_accuracy": finalist.shipped.trained_accuracy,
+        "float_layers": finalist.shipped.float_layers,
         "loss": finalist.loss,
         "brief_accuracy": finalist.tried.accuracy,
         "target_ms": budget_ms,
@@ -299,14 +297,14 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
         "params": graph.params,
         "macs": graph.macs,
         "checkpoint": str(finalist.checkpoint),
-        "onnx": str(finalist.onnx),
+        "onnx": str(finalist.shipped.onnx),
     }
 
 
 def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     """The front as a table."""
     trials = report["trials"]
-    title = f"Front on {report['target']}, milliseconds ({report['basis']})"
+    title = f"Front on {report['target']} ({report['precision']}), milliseconds ({report['basis']})"
     table = Table(title=title, caption="★ most accurate within the budget", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("network", no_wrap=True)
     for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -16,13 +17,14 @@ from latency.fake import FakeDevice
 from latency.settings import RuntimeSettings
 from nas.checkpoint import load_checkpoint
 from nas.data import Data, load_data
-from nas.deployment import first_images
+from nas.deployment import accuracy, first_images
 from nas.errors import BudgetError, StudyError
 from nas.fidelity import Fidelity
 from nas.finalists import pareto_front
 from nas.recipe import load_recipe
 from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
+from nas.shipping.int8 import MAX_DROP
 from searchspace.architecture import Architecture, lower
 from searchspace.space import parse_space
 
@@ -126,7 +128,7 @@ def test_every_exported_file_predicts_as_its_checkpoint(found: tuple[Path, Searc
     _, result = found
     images = first_images(digits.test, digits, images=8)
     for finalist in result.finalists:
-        session = onnxruntime.InferenceSession(finalist.onnx)
+        session = onnxruntime.InferenceSession(finalist.shipped.onnx)
         logits = np.concatenate([session.run(None, {"image": image[None].numpy()})[0] for image in images])
         with torch.inference_mode():
             wanted = load_checkpoint(finalist.checkpoint).network()(images).numpy()
@@ -195,7 +197,7 @@ def test_candidates_of_several_resolutions_are_each_trained_at_their_own(digits:
     assert {load_checkpoint(path).architecture.resolution for path in candidates} == {8, 12}
 
 
-def test_without_a_device_the_front_goes_by_predictions(digits: Data, tmp_path: Path) -> None:
+def test_without_a_device_the_front_goes_by_predictions_and_8_bits_are_what_ships(digits: Data, tmp_path: Path) -> None:
     space = SPACE.adapt(channels=1, classes=10, resolution=digits.resolution)
     with open_run(tmp_path, kind="search", request={}) as run:
         result = run_search(
@@ -213,7 +215,11 @@ def test_without_a_device_the_front_goes_by_predictions(digits: Data, tmp_path: 
     for finalist in result.finalists:
         assert finalist.measured is None
         assert finalist.latency_ms == finalist.tried.predicted_ms
-        assert finalist.onnx.exists()
+        model = finalist.shipped.onnx.read_bytes()
+        assert "QuantizeLinear" in {node.op_type for node in onnx.load_from_string(model).graph.node}
+        assert accuracy(model, digits.validation, digits) == finalist.accuracy
+        assert load_checkpoint(finalist.checkpoint).metrics["accuracy"] == finalist.shipped.trained_accuracy
+        assert finalist.shipped.trained_accuracy - finalist.accuracy <= MAX_DROP + 1e-9
 
 
 class AwayDevice(FakeDevice):

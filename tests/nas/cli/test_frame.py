@@ -177,9 +177,5 @@ def test_a_file_of_architectures_takes_no_options_and_must_hold_one(tmp_path: Pa
     assert "--resolution does not apply" in line
 
 
-def test_an_int8_target_is_refused_by_the_search(tmp_path: Path) -> None:
-    assert "precision fp32, got int8" in refused("search", "--target", "host-int8", home=tmp_path)
-
-
 def test_unknown_options_are_refused_in_one_line(tmp_path: Path) -> None:
     assert "--bugdet-ms" in refused("search", "--bugdet-ms", "3", home=tmp_path)
