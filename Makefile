@@ -4,8 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 OUT ?= runs/search
 
-# Servers and programs that tests start: name of the program, a colon, Debian's package. Tests skip visibly where they are missing.
+# Servers and programs that tests start: name of the program, a colon, Debian's packages. Tests skip visibly where they are missing.
 PROGRAMS := sshd:openssh-server ssh:openssh-client adb:adb chromium:chromium psql:postgresql
+# What emulates a phone for the slow tests.
+EMULATOR := qemu-aarch64-static:qemu-user-static \
+  aarch64-linux-gnu-gcc:gcc-aarch64-linux-gnu,libc6-dev-arm64-cross,libstdc++6-arm64-cross
 
 .PHONY: search test test-all check docs setup programs clean
 
@@ -15,6 +18,7 @@ search: $(VENV)/.installed
 test: $(VENV)/.installed programs
 	$(BIN)/python -m pytest -m "not slow" -n auto
 
+test-all: PROGRAMS += $(EMULATOR)
 test-all: $(VENV)/.installed programs
 	$(BIN)/python -m pytest -n auto
 
@@ -36,7 +40,8 @@ programs:
 	done; \
 	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	  echo "installing$$missing for tests"; \
-	  { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $$missing; } >/dev/null 2>&1 \
+	  { apt-get -qq update && \
+	    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install --no-install-recommends $$(echo "$$missing" | tr , ' '); } >/dev/null 2>&1 \
 	    || echo "could not: tests that need them are skipped"; \
 	fi
 

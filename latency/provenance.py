@@ -55,6 +55,11 @@ class Provenance:
         return Provenance(**{**values, "flags": tuple(values["flags"]), "providers": tuple(values["providers"])})
 
     @property
+    def emulated(self) -> bool:
+        """Whether another processor pretends to be this one, so that what works there works, but times mean nothing."""
+        return "emulated" in self.cpu
+
+    @property
     def key(self) -> dict[str, object]:
         """The part that must be equal for latencies to be comparable."""
         return {"machine": self.machine, "cpu": self.cpu, "runtime": self.runtime, "nchwc_block": self.nchwc_block}

@@ -103,7 +103,9 @@ def cpu_facts() -> tuple[str, list[str]]:
     cpu = parts.get("model name") or platform.processor() or platform.machine()
     if "cpu family" in parts:  # virtual machines hide the model's name, but not its number
         cpu += f" (family {parts['cpu family']}, model {parts.get('model')}, stepping {parts.get('stepping')})"
-    elif "cpu part" in parts:  # ARM: implementer and part number name the core
+    if platform.machine() == "aarch64" and ("vendor_id" in parts or parts.get("cpu implementer") in ("0x0", "0x00")):
+        return "emulated aarch64", []  # qemu shows the host's processor, newer ones an ARM of the implementer 0
+    if "cpu part" in parts:  # ARM: implementer and part number name the core
         cpu += f" (implementer {parts.get('cpu implementer')}, part {parts['cpu part']})"
     return cpu, sorted((parts.get("flags") or parts.get("features") or "").split())
 

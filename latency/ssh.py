@@ -5,7 +5,9 @@ agents, hardware keys, certificates) as the user knows it from the command line,
 always verified, nothing is ever asked. Each command is one connection; ``ControlMaster`` in the configuration makes it cheaper.
 """
 
+import re
 import shlex
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,7 +46,8 @@ class SshShell(Shell):
         where = self.name
         by_hand = shlex.join(self._client(asking=True))
         if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
-            forget = shlex.join(["ssh-keygen", "-R", self._known_as()])
+            file = re.search(r"^Offending .* key in (.+):\d+", stderr, re.MULTILINE)
+            forget = shlex.join(["ssh-keygen", *(["-f", file[1]] if file else []), "-R", self._known_as()])
             return DeviceError(
                 f"{where}: its host key must be the one it had before, it is another: if the device was set up anew, run "
                 f"`{forget}` and then `{by_hand}` once; if not, someone may be in between"
@@ -80,9 +83,12 @@ class SshShell(Shell):
         return ["ssh", *options, "--", address.address]
 
     def _known_as(self) -> str:
-        """The name in the file of known hosts."""
-        address = self.address
-        return f"[{address.address}]:{address.port}" if address.port not in (None, 22) else address.address
+        """The name in the file of known hosts, by the user's configuration."""
+        client, *options = self._client(asking=True)
+        done = subprocess.run([client, "-G", *options], capture_output=True, text=True, check=False)
+        told = dict(line.split(" ", 1) for line in done.stdout.splitlines() if " " in line)
+        host, port = told.get("hostname", self.address.address), told.get("port", "22")
+        return told.get("hostkeyalias") or (host if port == "22" else f"[{host}]:{port}")
 
 
 def ssh_device(name: str, address: SshAddress) -> PythonRemote:

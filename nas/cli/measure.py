@@ -52,35 +52,38 @@ def measure(
         "classes": classes,
         "channels": channels,
     }
-    models, predicted = zip(*(_measurable(text, where, options) for text in networks), strict=True)
+    models, predictions = zip(*(_measurable(text, where, options) for text in networks), strict=True)
     device = where.open()
     effort = Effort(processes=3, slices=12, limit_s=20.0)
     with device.reserve("measuring", on_wait=waiting_for(where.name)):
+        provenance = device.describe()
         with progress_bar("measuring") as bar:
             timings = device.measure(
                 models, settings=where.settings, effort=effort, on_slice=counting(bar, f"measuring on {where.name}")
             )
         rows = [
-            {"name": text, **_told(timing, ms), **_looked_into(device, model, where, ops=ops)}
-            for text, model, timing, ms in zip(networks, models, timings, predicted, strict=True)
+            {"name": text, **_told(timing, predicted), **_looked_into(device, model, where, ops=ops)}
+            for text, model, timing, predicted in zip(networks, models, timings, predictions, strict=True)
         ]
+    for text, predicted in zip(networks, predictions, strict=True):
+        if isinstance(predicted, str):
+            note(f"no prediction beside {text}: {predicted}")
+    if provenance.emulated:
+        note(f"{where.name} is emulated ({provenance.cpu}): what works there works, but its milliseconds mean nothing")
     compared = [compare(timing, timings[0]) for timing in timings]
     ratios = [
         {"name": text, "ratio": one.ratio, "low": one.low, "high": one.high}
         for text, one in zip(networks, compared, strict=True)
     ]
+    told = {"target": where.name, "cpu": provenance.cpu, "emulated": provenance.emulated}
     if json:
-        show_json(
-            {"target": where.name, **rows[0]}
-            if len(rows) == 1
-            else {"target": where.name, "networks": rows, "ratios": ratios}
-        )
+        show_json({**told, **rows[0]} if len(rows) == 1 else {**told, "networks": rows, "ratios": ratios})
         return
-    _show_measured(where.name, rows, ratios)
+    _show_measured(f"{where.name}: {provenance.cpu}", rows, ratios)
 
 
-def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tuple[bytes, float | None]:
-    """The model to measure, and its predicted milliseconds where the target's latency model can tell them."""
+def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tuple[bytes, float | str | None]:
+    """The model to measure, and its predicted milliseconds; why not, where the target's latency model cannot tell them."""
     from latency.errors import LatencyError
     from latency.store import load_predictor
     from nas.arch import load_architecture
@@ -95,11 +98,10 @@ def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tu
     try:
         return model, load_predictor(target).predict_ms(architecture)
     except LatencyError as reason:
-        note(f"no prediction beside {text}: {reason}")
-        return model, None
+        return model, str(reason)
 
 
-def _told(timing: "Timing", predicted_ms: float | None) -> dict[str, Any]:
+def _told(timing: "Timing", predicted: float | str | None) -> dict[str, Any]:
     return {
         "median_ms": timing.median_ms,
         "low_ms": timing.low_ms,
@@ -108,7 +110,7 @@ def _told(timing: "Timing", predicted_ms: float | None) -> dict[str, Any]:
         "runs": timing.runs,
         "stable": timing.stable,
         "half_difference": timing.half_difference,
-        "predicted_ms": predicted_ms,
+        "predicted_ms": predicted if isinstance(predicted, float) else None,
     }
 
 

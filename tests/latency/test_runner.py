@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from latency import runner
 
 SOURCE = Path(runner.__file__).read_text()
@@ -31,6 +33,22 @@ def test_it_needs_only_numpy_and_onnxruntime():
 def test_importing_it_loads_neither():
     code = "import sys; from latency import runner; print('onnxruntime' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpuinfo", "cpu"),
+    [
+        ("aarch64", "vendor_id : AuthenticAMD\nmodel name : AMD EPYC\ncpu family : 25\n", "emulated aarch64"),
+        ("aarch64", "CPU implementer : 0x00\nCPU part : 0x000\n", "emulated aarch64"),
+        ("aarch64", "CPU implementer : 0x41\nCPU part : 0xd08\n", "aarch64 (implementer 0x41, part 0xd08)"),
+        ("x86_64", "vendor_id : AuthenticAMD\nmodel name : AMD EPYC\n", "AMD EPYC"),
+    ],
+)
+def test_an_emulated_processor_is_called_so(monkeypatch, machine, cpuinfo, cpu):
+    monkeypatch.setattr(runner.platform, "machine", lambda: machine)
+    monkeypatch.setattr(runner.platform, "processor", lambda: "")
+    monkeypatch.setattr(runner, "read_text", lambda path: cpuinfo)
+    assert runner.cpu_facts()[0] == cpu
 
 
 def run(folder: Path, job: object) -> list[dict[str, object]]:
