@@ -49,7 +49,12 @@ class Device(Protocol):
         """What identifies the device and its runtime."""
 
     def reserve(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> AbstractContextManager[None]:
-        """Keeps all others off the device inside the ``with``; `on_wait` hears who has it if one must wait."""
+        """Keeps all others off the device inside the ``with``.
+
+        Args:
+            purpose: what it is wanted for, shown to others that wait.
+            on_wait: hears what one waits for, whenever one does: who has the device, or that a broken connection is made again.
+        """
 
     def measure(
         self,

@@ -107,10 +107,10 @@ class DeviceLock:
 
 
 def unless_taken(name: str) -> Callable[[str], None]:
-    """What to give as `on_wait` where one does not want to wait: it raises `DeviceBusy`, which says who has the device `name`."""
+    """What to give as `on_wait` where one does not want to wait for the device `name`: it raises `DeviceBusy`."""
 
-    def refuse(holder: str) -> None:
-        raise DeviceBusy(f"{name}: in use by {holder}")
+    def refuse(what: str) -> None:
+        raise DeviceBusy(f"{name} must be waited for: {what}")
 
     return refuse
 

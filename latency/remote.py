@@ -91,7 +91,10 @@ class RemoteDevice(RunnerDevice):
         if failures > len(self._waits_s):
             self._met = False  # what is asked of it next gets one attempt again
             raise DeviceUnreachable(f"{error} (given up after {failures} attempts)") from error
-        time.sleep(self._waits_s[failures - 1])
+        wait_s = self._waits_s[failures - 1]
+        if self._on_wait is not None:
+            self._on_wait(f"{error} (next attempt in {wait_s:g} s)")
+        time.sleep(wait_s)
 
     def _take(self) -> None:
         """Holds the device's own lock, from now on or still; a broken connection has lost it."""

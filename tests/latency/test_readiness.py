@@ -30,7 +30,7 @@ def test_a_device_in_use_is_said_to_be_and_not_waited_for(board):
     with DeviceLock("ssh board.invalid").held("profiling board"):
         found = readiness(board)
     assert not found.ready
-    assert "board: in use by process " in found.reason
+    assert "board must be waited for: process " in found.reason
     assert "profiling board" in found.reason
 
 

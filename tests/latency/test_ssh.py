@@ -81,10 +81,13 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
             server.cut()
             threading.Timer(0.5, server.start).start()
 
+    heard = []
     effort = Effort(
         processes=1, slices=100, tolerance=1.0, limit_s=20.0
     )  # longer than what is on the way when it is cut
-    [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=cut_once)
+    with device.reserve("profiling", on_wait=heard.append):
+        [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=cut_once)
+    assert heard[0].startswith("ssh board: ") and heard[0].endswith("(next attempt in 1 s)")
     assert timing.slices == tuple(seen)
     assert len(timing.slices) >= 3 + effort.slices
     assert len({part.process for part in timing.slices}) >= 2
