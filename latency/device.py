@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
@@ -18,6 +19,12 @@ from latency.lock import DeviceLock
 from latency.provenance import Provenance
 from latency.settings import Effort, RuntimeSettings
 from latency.timing import Slice, Timing
+
+LACKING_OP = re.compile(
+    r"([\w.:]+)\(-?\d+\) is not a registered function/op|No Op registered for ([\w.:]+)"
+    r"|Could not find an implementation for ([\w.:]+)\("
+)
+NEWER_OPSET = re.compile(r"Opset (\d+) is under development.* till opset (\d+)")
 
 OnSlice = Callable[[int, Slice], None]
 Arrays = Mapping[str, np.ndarray[Any, Any]]
@@ -116,6 +123,14 @@ class RunnerDevice(ABC):
 
     def _explained(self, reason: str) -> str:
         """What the runner complains about, in words that say what to do."""
+        if lacking := LACKING_OP.search(reason):
+            op = lacking[lacking.lastindex or 0]
+            return f"the runtime there lacks the op {op}, which the model needs: use a newer ONNX Runtime, or a model without it"
+        if newer := NEWER_OPSET.search(reason):
+            return (
+                f"the runtime there takes models up to opset {newer[2]}, this one has {newer[1]}: use a newer ONNX Runtime, or "
+                "export the model with an older opset"
+            )
         return reason
 
     @property

@@ -6,7 +6,9 @@ import sys
 import time
 from pathlib import Path
 
+import onnx
 import pytest
+from onnx import helper
 
 from latency.device import Device
 from latency.errors import DeviceError
@@ -113,3 +115,26 @@ def _children(pid: int) -> list[int]:
             if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
                 found.append(int(path.parent.name))
     return found
+
+
+def one_node_model(op: str, *, opset: int = 17, domain: str = "", kind: int = onnx.TensorProto.FLOAT) -> bytes:
+    values = [helper.make_tensor_value_info(name, kind, [1, 1, 2, 2]) for name in "xwy"]
+    node = helper.make_node(op, ["x", "w"], ["y"], domain=domain)
+    graph = helper.make_graph([node], "graph", values[:2], values[2:])
+    opsets = [helper.make_opsetid("", opset), helper.make_opsetid("nobody", 1)]
+    return helper.make_model(graph, ir_version=8, opset_imports=opsets).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (one_node_model("Imaginary"), "lacks the op Imaginary, which the model needs"),
+        (one_node_model("Imaginary", domain="nobody"), "lacks the op nobody:Imaginary"),
+        (one_node_model("Conv", kind=onnx.TensorProto.DOUBLE), "lacks the op Conv,"),
+        (one_node_model("Add", opset=99), r"takes models up to opset \d+, this one has 99"),
+    ],
+)
+def test_what_the_runtime_lacks_is_said_in_one_line(model, message):
+    with pytest.raises(DeviceError, match=message) as caught:
+        HostDevice().optimize(model, settings=SETTINGS)
+    assert "\n" not in str(caught.value)

@@ -47,7 +47,7 @@ def test_what_is_wrong_is_one_line(server, environment, tmp_path):
     wrong = [
         (server.target_file(tmp_path / "key.yaml", prot=22), "unknown key 'prot' (did you mean 'port'?)"),
         (server.target_file(tmp_path / "python.yaml", python="/nowhere"), "needs python3 with numpy and onnxruntime"),
-        (good, "NotAnOp"),
+        (good, "the runtime there lacks the op nobody:NotAnOp, which the model needs"),
     ]
     for target, message in wrong:
         ended = nas(environment, "measure", tmp_path / "unknown.onnx", "--target", target)
