@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency.errors import DeviceError, DeviceUnreachable
-from latency.shell import Shell
+from latency.shell import Shell, last_line
 
 ENDED = "pocketnas: the command ended"
 ADB_S = 30.0
@@ -76,7 +76,7 @@ class AdbShell(Shell):
         """
         done = _adb("-s", self.serial, "push", *map(str, paths), folder + "/", timeout_s=600.0)
         if done.returncode:
-            reason = (done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or ["it said nothing"])[-1]
+            reason = last_line(done.stderr.strip() or done.stdout)
             raise DeviceError(f"{self.name}: files cannot be copied to {folder} there ({reason})")
 
     def reconnect(self) -> None:
@@ -94,8 +94,7 @@ def attached() -> tuple[Attached, ...]:
     """
     done = _adb("devices", "-l")
     if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise DeviceError(f"`adb devices` failed: {reason}")
+        raise DeviceError(f"`adb devices` failed: {last_line(done.stderr)}")
     found = []
     for line in done.stdout.splitlines()[1:]:
         serial, *words = line.split()[:2] or [""]

@@ -12,6 +12,7 @@ from latency.errors import DeviceError
 from latency.layout import probe_model
 from latency.phone import Phone, Runtime
 from latency.settings import RuntimeSettings
+from latency.shell import last_line
 
 # Argument: the folder of pocketnas. What an interrupted install left goes too.
 PREPARE = 'rm -rf "$1/incoming" && mkdir -p "$1/incoming"'
@@ -90,8 +91,7 @@ def _copy(shell: AdbShell, bundle: Bundle, version: str) -> None:
 def _must(shell: AdbShell, script: str, complaint: str) -> None:
     done = shell.run(["sh", "-c", script, "sh", shell.folder], timeout_s=300.0)
     if done.code:
-        reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise DeviceError(f"{shell.name}: {complaint} ({reason})")
+        raise DeviceError(f"{shell.name}: {complaint} ({last_line(done.stderr)})")
 
 
 def _check(phone: Phone) -> str:

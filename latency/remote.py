@@ -15,7 +15,7 @@ from pathlib import Path
 from latency import holder
 from latency.device import RunnerDevice
 from latency.errors import DeviceError, DeviceUnreachable
-from latency.shell import Shell, read_lines
+from latency.shell import Shell, last_line, read_lines
 
 BEAT_S = 5.0
 WAITS_S = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
@@ -192,9 +192,10 @@ class Hold:
         complaints = self._stderr.read().decode(errors="replace")
         self.release()
         code = self._process.returncode
-        last = (complaints.strip().splitlines()[-1:] or ["it said nothing"])[0]
         found = shell.trouble(code, complaints)
-        raise found or HolderFailed(f"{shell.name}: its lock cannot be taken: {last} (exit code {code})", code)
+        raise found or HolderFailed(
+            f"{shell.name}: its lock cannot be taken: {last_line(complaints)} (exit code {code})", code
+        )
 
     @property
     def alive(self) -> bool:

@@ -23,7 +23,6 @@ UNPACK = (
     'rm -rf "$1"/pocketnas-job-*; folder=$(mktemp -d "$1/pocketnas-job-XXXXXX") && echo "$folder" && '
     'cd "$folder" && tar -xf - && sha256sum -- *'
 )
-PUSH = 'cat > "$1"'
 STATUS = '"$@"; exit $?'  # run by a shell in between, a command that dies of a signal has an exit code: 128 + signal
 
 
@@ -133,27 +132,14 @@ class Shell(ABC):
         )
         if done.code:
             raise DeviceError(
-                f"{self.name}: files cannot be written to {self.folder} there ({_last(done.stderr)}): free some space, or name "
-                "another folder under `device: folder` in the target's file"
+                f"{self.name}: files cannot be written to {self.folder} there ({last_line(done.stderr)}): free some space, or "
+                "name another folder under `device: folder` in the target's file"
             )
         folder, *hashes = done.stdout.decode().splitlines()
         expected = {f"{sha256(content).hexdigest()}  {name}" for name, content in files.items()}
         if set(hashes) != expected:
             raise DeviceUnreachable(f"{self.name}: files arrived damaged there")
         return folder
-
-    def push(self, content: bytes, path: str) -> None:
-        """Writes one file on the device, whose folder must exist."""
-        done = self.run(["sh", "-c", PUSH, "sh", path], stdin=content, timeout_s=ANSWER_S + len(content) / 1e5)
-        if done.code:
-            raise DeviceError(f"{self.name}: {path} cannot be written there ({_last(done.stderr)})")
-
-    def pull(self, path: str) -> bytes:
-        """The content of a file on the device."""
-        done = self.run(["cat", path], timeout_s=10 * ANSWER_S)
-        if done.code:
-            raise DeviceError(f"{self.name}: {path} cannot be read there ({_last(done.stderr)})")
-        return done.stdout
 
     def remove(self, path: str) -> None:
         """Deletes a folder that `put` made; one that is gone already is fine."""
@@ -192,12 +178,13 @@ def how_it_ended(code: int, complaints: str) -> str:
     if signal == 9:
         return "the runner was killed (signal 9): the device may be out of memory"
     if signal:
-        return f"the runner crashed (signal {signal}): {_last(complaints)}"
-    return f"the runner failed (exit code {code}): {_last(complaints)}"
+        return f"the runner crashed (signal {signal}): {last_line(complaints)}"
+    return f"the runner failed (exit code {code}): {last_line(complaints)}"
 
 
-def _last(complaints: str) -> str:
-    return (complaints.strip().splitlines()[-1:] or ["it said nothing"])[0]
+def last_line(complaints: str) -> str:
+    """What a program said last: most often its reason."""
+    return (complaints.strip().splitlines() or ["it said nothing"])[-1]
 
 
 def _text(file: IO[bytes]) -> str:

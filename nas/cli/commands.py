@@ -1,6 +1,19 @@
 """Imports every module that registers commands; importing this makes the command line complete."""
 
-from nas.cli import compress, doctor, export, inspect, latency, measure, netadapt, report, search, train, worker
+from nas.cli import (
+    compress,
+    doctor,
+    export,
+    inspect,
+    latency,
+    measure,
+    netadapt,
+    report,
+    search,
+    targets,
+    train,
+    worker,
+)
 
 __all__ = [
     "compress",
@@ -12,6 +25,7 @@ __all__ = [
     "netadapt",
     "report",
     "search",
+    "targets",
     "train",
     "worker",
 ]

@@ -1,8 +1,7 @@
-"""`nas targets`, `nas profile` and `nas predict`: what is known of devices, and finding out more."""
+"""`nas profile` and `nas predict`: latency models, fitted and asked."""
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,6 @@ from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier, networks
-from nas.cli.targets import LISTING, targets_app
 from nas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -21,34 +19,6 @@ if TYPE_CHECKING:
     from searchspace.architecture import Architecture
 
 FIRST = 24  # varied networks measured as they come, before those that tell most
-
-
-@targets_app.command(LISTING)
-def targets(
-    name: Annotated[str | None, typer.Argument(help="Only this one, or a target's YAML file.")] = None,
-    json: Json = False,
-) -> None:
-    """List the known targets, whether they are ready, and what is missing.
-
-    Example: [bold]nas targets[/]
-    """
-    from latency.readiness import every_readiness, pixel_readiness, readiness
-    from latency.target import PIXEL, load_target
-
-    with progress_bar("looking at targets") as bar:
-        bar(name or "all that are known", 0, None)
-        if name is None:
-            found = list(every_readiness())
-        else:
-            found = [pixel_readiness() if name == PIXEL else readiness(load_target(name))]
-    rows = [asdict(one) for one in found]
-    if json:
-        show_json({"targets": rows})
-        return
-    table = Table("target", "basis", "ready", "what is known or missing")
-    for row in rows:
-        table.add_row(str(row["name"]), str(row["basis"]), "yes" if row["ready"] else "no", str(row["reason"]))
-    stdout.print(table)
 
 
 @app.command()

@@ -1,9 +1,11 @@
 """`nas targets`: the group of its commands, of which listing is the default; `nas targets install`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 from typer.core import TyperGroup
 
 from nas.cli.console import app, progress_bar, show_json, stdout
@@ -33,6 +35,34 @@ targets_app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(targets_app, name="targets")
+
+
+@targets_app.command(LISTING)
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Only this one, or a target's YAML file.")] = None,
+    json: Json = False,
+) -> None:
+    """List the known targets, whether they are ready, and what is missing.
+
+    Example: [bold]nas targets[/]
+    """
+    from latency.readiness import every_readiness, pixel_readiness, readiness
+    from latency.target import PIXEL, load_target
+
+    with progress_bar("looking at targets") as bar:
+        bar(name or "all that are known", 0, None)
+        if name is None:
+            found = list(every_readiness())
+        else:
+            found = [pixel_readiness() if name == PIXEL else readiness(load_target(name))]
+    rows = [asdict(one) for one in found]
+    if json:
+        show_json({"targets": rows})
+        return
+    table = Table("target", "basis", "ready", "what is known or missing")
+    for row in rows:
+        table.add_row(str(row["name"]), str(row["basis"]), "yes" if row["ready"] else "no", str(row["reason"]))
+    stdout.print(table)
 
 
 @targets_app.command()

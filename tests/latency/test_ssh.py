@@ -53,14 +53,15 @@ def test_arguments_arrive_as_they_are(server):
     assert (done.code, done.stdout.decode()) == (0, "|".join(odd) + "|")
 
 
-def test_files_travel_both_ways(server):
+def test_files_arrive_as_they_are_and_their_folder_goes(server):
     shell = SshShell(server.address)
-    path = str(server.jobs / "it's a file")
     content = bytes(range(256)) * 1000
-    shell.push(content, path)
-    assert shell.pull(path) == content
-    with pytest.raises(DeviceError, match="cannot be read there"):
-        shell.pull(path + "2")
+    folder = shell.put({"it's a file": content, "empty": b""})
+    assert shell.run(["cat", f"{folder}/it's a file"]).stdout == content
+    shell.remove(folder)
+    assert shell.run(["test", "-e", folder]).code == 1
+    with pytest.raises(DeviceError, match=r"files cannot be written to .* there"):
+        SshShell(replace(server.address, folder="/proc")).put({"file": content})
 
 
 def test_nothing_is_left_behind(server):
