@@ -115,7 +115,7 @@ def pixels() -> tuple[str, ...]:
         return found
     there = ", ".join(f"{one.serial} ({one.model or one.state})" for one in every) or "none"
     raise DeviceError(
-        f"no Pixel phone is attached and ready (phones that are: {there}): {CONNECT}; another phone takes a target file with "
+        f"no Pixel phone is attached and ready (there are: {there}): {CONNECT}; another phone takes a target file with "
         "`device: {kind: adb}`"
     )
 

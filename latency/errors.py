@@ -6,7 +6,7 @@ NasError
     ├── DeviceError            a device cannot be reached, or cannot run what it was given
     │   └── DeviceUnavailable  nothing can be measured on it now, but later
     │       ├── DeviceUnreachable  it gives no answer (any more)
-    │       ├── DeviceBusy         someone else has it, and waiting was not wanted
+    │       ├── DeviceBusy         one would have to wait for it, and did not want to
     │       └── DeviceUnfit        it is too hot, or its battery nearly empty
     ├── UnstableMeasurement    a measurement never settled within its time limit
     └── ModelError             a latency model's file is damaged, or made for something else
@@ -37,7 +37,7 @@ class DeviceUnreachable(DeviceUnavailable):
 
 
 class DeviceBusy(DeviceUnavailable):
-    """Someone else has a device; the message says who."""
+    """One would have to wait for a device, and did not want to; the message says for what, most often for who has it."""
 
 
 class DeviceUnfit(DeviceUnavailable):

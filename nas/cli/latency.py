@@ -14,6 +14,7 @@ from nas.errors import StudyError
 
 if TYPE_CHECKING:
     from latency.model import LatencyModel
+    from latency.provenance import Provenance
     from latency.timing import Slice
     from nas.cli.console import Bar
     from searchspace.architecture import Architecture
@@ -114,6 +115,7 @@ def _show_profile(model: "LatencyModel", *, json: bool) -> None:
     from latency.profiling import report
 
     told = report(model)
+    warn_of_emulation(model.target, model.provenance)
     if json:
         show_json(told)
         return
@@ -171,6 +173,12 @@ def waiting_for(name: str) -> "Callable[[str], None]":
     return lambda holder: note(f"waiting for {name}: {holder}")
 
 
+def warn_of_emulation(name: str, provenance: "Provenance") -> None:
+    """Says that milliseconds of a target mean nothing, where its processor is emulated."""
+    if provenance.emulated:
+        note(f"{name} is emulated ({provenance.cpu}): what works there works, but its milliseconds mean nothing")
+
+
 def counting(bar: "Bar", what: str) -> "Callable[[int, Slice], None]":
     """Moves a bar with each slice; how many there will be depends on how soon they agree."""
     taken = 0
@@ -208,6 +216,8 @@ def predict(
 
     model = load_predictor(load_target(target))
     published = model if isinstance(model, PublishedModel) else None
+    if not isinstance(model, PublishedModel):
+        warn_of_emulation(model.target, model.provenance)
     options: dict[str, Any] = {
         "width_multiplier": width_multiplier,
         "resolution": resolution,

@@ -7,7 +7,7 @@ import typer
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.latency import counting, waiting_for
+from nas.cli.latency import counting, waiting_for, warn_of_emulation
 from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier, networks
 from nas.errors import ExportError
 
@@ -68,8 +68,7 @@ def measure(
     for text, predicted in zip(networks, predictions, strict=True):
         if isinstance(predicted, str):
             note(f"no prediction beside {text}: {predicted}")
-    if provenance.emulated:
-        note(f"{where.name} is emulated ({provenance.cpu}): what works there works, but its milliseconds mean nothing")
+    warn_of_emulation(where.name, provenance)
     compared = [compare(timing, timings[0]) for timing in timings]
     ratios = [
         {"name": text, "ratio": one.ratio, "low": one.low, "high": one.high}

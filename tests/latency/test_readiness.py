@@ -42,8 +42,8 @@ def test_profiling_says_whom_it_waits_for_before_it_asks_the_device_anything(boa
 @pytest.mark.parametrize(
     ("phones", "reason"),
     [
-        ((), "no Pixel phone is attached and ready (phones that are: none): switch on USB debugging"),
-        ((adb.Attached("A1", "unauthorized", ""),), "(phones that are: A1 (unauthorized))"),
+        ((), "no Pixel phone is attached and ready (there are: none): switch on USB debugging"),
+        ((adb.Attached("A1", "unauthorized", ""),), "(there are: A1 (unauthorized))"),
         ((adb.Attached("B2", "device", "SM_G991B"),), "another phone takes a target file with `device: {kind: adb}`"),
         (
             (adb.Attached("C3", "device", "Pixel_8"),),

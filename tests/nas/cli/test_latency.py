@@ -1,5 +1,6 @@
 """`nas profile`, `nas predict` and `nas measure` on a pretended device: what they print, and what they refuse."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from latency.fake import FakeDevice
 from latency.model import LatencyModel
 from latency.profiling import write_measurements
 from nas.cli import main
+from nas.cli.latency import warn_of_emulation
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
 from tests.latency.models import small_model
@@ -168,3 +170,11 @@ def test_published_targets_predict_and_say_so(monkeypatch, capsys) -> None:
     assert "convolution 3×3" in found["predictions"][1]["doubts"][0]
     assert nas(monkeypatch, "profile", "--target", "pixel") == 2
     assert "nothing can be measured on it: attach a Pixel phone" in capsys.readouterr().err
+
+
+def test_emulated_processors_are_warned_of(capsys) -> None:
+    real = FakeDevice().describe()
+    warn_of_emulation("board", real)
+    assert capsys.readouterr().err == ""
+    warn_of_emulation("board", dataclasses.replace(real, cpu="Pixel 6: emulated aarch64"))
+    assert "board is emulated (Pixel 6: emulated aarch64)" in capsys.readouterr().err
