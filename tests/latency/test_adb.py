@@ -27,12 +27,12 @@ from latency.phone_state import STATE, PhoneState
 from latency.pool import PhonePool
 from latency.settings import Effort
 from latency.target import load_target
+from tests.latency.arm64 import HIDE_SYS, missing_for_arm64
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model, unknown_op_model
 from tests.nas.cli.test_frame import nas, refused
 
 FOLDER = "/data/local/tmp/pocketnas"
-HIDE_SYS = ("unshare", "-rm", "sh", "-c", 'mount -t tmpfs none /sys && exec "$@"', "sh")
 LIBRARY = next(Path(onnxruntime.__file__).parent.glob("capi/libonnxruntime.so*"), None)
 pytestmark = [
     pytest.mark.skipif(shutil.which("adb") is None, reason="there is no adb (apt install adb)"),
@@ -422,13 +422,7 @@ def test_installing_from_the_command_line(bare, runner, tmp_path):
     assert "phones only" in refused("targets", "install", "host", "--build", home=tmp_path)
 
 
-def missing_for_arm64() -> str | None:
-    for program in ("qemu-aarch64-static", "aarch64-linux-gnu-gcc", "unshare"):
-        if shutil.which(program) is None:
-            return f"there is no {program}"
-    if subprocess.run([*HIDE_SYS, "true"], capture_output=True).returncode:
-        return "file systems cannot be hidden here (unshare)"
-    return None
+MISSING = missing_for_arm64("aarch64-linux-gnu-gcc")
 
 
 @pytest.fixture(scope="module")
@@ -440,7 +434,7 @@ def emulated(server, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(missing_for_arm64() is not None, reason=str(missing_for_arm64()))
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 class TestEmulated(DeviceConformance):
     """The bundle for arm64 on an emulated processor: shows that it works there; its times mean nothing."""
 
