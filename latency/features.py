@@ -17,16 +17,17 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 ``spilled``    numbers read and written beyond the second-level cache
 ``add``        numbers of the residual that is added
 ``rows``       as ``stall``, for the output channels of a plain convolution
-``padded``     multiply-accumulates of an integer convolution with everything padded to its tile; ``tiles`` counts them
+``broadcasts`` numbers of the input spread over a vector in an integer convolution
 ``pack``       numbers of the input arranged for the matrix product of an integer convolution
-``taps``       places of windows, each with a pointer to follow; ``tail`` those times channels left over by its depthwise loop
+``taps``       places of windows, each with a pointer to find; ``pointers`` those followed by the inner loops
+``half, tail`` left-over channels of integer loops: eight together, one by one
 ``unfold``     numbers copied to turn a plain convolution into a matrix product (``gather``: one by one, for a stride)
 =============  ==================================================================================================
 
 and ``activation NAME:out`` for fused activations other than ReLU. The tiles are those of ONNX Runtime's inner loops: up to
 `TILE` outputs of a row times `GROUP_BLOCKS` blocks of output channels; a tile with fewer than `IN_FLIGHT` sums cannot keep a
-core's two multipliers busy, whose results take four cycles. Integer convolutions are matrix products of their own tile; their
-depthwise kernel works on `INTEGER_CHANNELS` channels together.
+core's two multipliers busy, whose results take four cycles. Integer convolutions have loops of their own:
+see `latency.integer_features`.
 
 The matrix products' tiles are those of x86 where the runtime has the layout of channel blocks, and those of arm64 where it has
 not (every x86-64 has it). There all float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not
@@ -36,13 +37,13 @@ unfolded but computed directly: its only arithmetic is ``taps``.
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from latency.integer_features import integer_convolution, up
 from latency.kernel import Kernel
 
 GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops compute together
 TILE, HALF_TILE = 6, 3  # outputs of a row that they compute together, and of what is left of it
 IN_FLIGHT = 8  # sums that must be on their way for full speed
 PASS_CHANNELS = 128  # input channels that a pointwise convolution sums up in one pass
-INTEGER_CHANNELS = 16
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
 CACHES = {"0.5 MiB": 1 << 19, "2 MiB": 1 << 21, "48 MiB": 48 << 20}
@@ -63,27 +64,23 @@ class Products(NamedTuple):
         rows: of a tile of a product of floats; half as many are computed together of what is left over.
         columns: of that tile.
         in_flight: rows of it that must be on their way for full speed.
-        integer_rows: of a tile of a product of integers.
-        integer_columns: of that tile.
-        integer_depth: sums are padded to a multiple of this.
     """
 
     rows: int
     columns: int
     in_flight: int
-    integer_rows: int
-    integer_columns: int
-    integer_depth: int
 
 
-X86 = Products(rows=12, columns=16, in_flight=4, integer_rows=16, integer_columns=16, integer_depth=64)
-ARM64 = Products(rows=4, columns=16, in_flight=2, integer_rows=8, integer_columns=8, integer_depth=8)
+X86 = Products(rows=12, columns=16, in_flight=4)
+ARM64 = Products(rows=4, columns=16, in_flight=2)
 
 
 def kind(kernel: Kernel) -> str:
     """Which kernels share weights."""
     if not kernel.convolves:
         return kernel.op if kernel.op in ANY_LAYOUT else f"{kernel.layout} {kernel.op}"
+    if kernel.op == "QLinearConv" and not kernel.requantized:
+        return "integer depthwise loop" if kernel.groups > 1 else "integer product"
     if kernel.groups > 1:
         return f"{kernel.layout} depthwise"
     if kernel.direct:
@@ -141,7 +138,7 @@ def memory_quantities(weights_bytes: float) -> dict[str, float]:
 def _convolution(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     tile = X86 if block > 1 else ARM64
     if kernel.op == "QLinearConv":
-        yield from _integer_convolution(kernel, tile)
+        yield from integer_convolution(kernel, block)
     elif block == 1 and _computed_directly(kernel):
         yield from _direct(kernel)
     elif kernel.layout == "nchw":
@@ -163,7 +160,7 @@ def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     _, rows, columns = kernel.shape
     flat = kernel.stride == 1
     lines, run = (1, rows * columns) if flat else (rows, columns)
-    depth, out_blocks = _up(kernel.source.channels, block), -(-kernel.shape.channels // block)
+    depth, out_blocks = up(kernel.source.channels, block), -(-kernel.shape.channels // block)
     passes = -(-depth // PASS_CHANNELS)
     groups = -(-out_blocks // GROUP_BLOCKS)
     tiles, stall = _tiles(run, out_blocks)
@@ -178,7 +175,7 @@ def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
 def _window(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     """A pass over an output row for each block of input channels, or for each channel of a plain map."""
     _, rows, columns = kernel.shape
-    depth = kernel.source.channels if kernel.direct else _up(kernel.source.channels, block)
+    depth = kernel.source.channels if kernel.direct else up(kernel.source.channels, block)
     passes = depth if kernel.direct else depth // block
     out_blocks = -(-kernel.shape.channels // block)
     groups = -(-out_blocks // GROUP_BLOCKS)
@@ -279,7 +276,7 @@ def _direct(kernel: Kernel) -> Iterator[tuple[str, float]]:
 def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, float]]:
     """A convolution in the plain layout: one matrix product, or one for each channel."""
     outputs = kernel.shape.height * kernel.shape.width
-    columns = _up(outputs, tile.columns)
+    columns = up(outputs, tile.columns)
     depth = kernel.weights // kernel.shape.channels
     rest, half = kernel.shape.channels // kernel.groups % tile.rows, tile.rows // 2
     parts = (half, rest - half) if rest > half else (rest,)
@@ -297,37 +294,6 @@ def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, fl
         yield "unfold" if kernel.stride == 1 else "gather", outputs * kernel.source.channels * kernel.kernel**2
     if kernel.add:
         yield "add", kernel.shape.values
-
-
-def _integer_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, float]]:
-    """A convolution of integers: one matrix product with the channels last, or a loop over the window."""
-    outputs = kernel.shape.height * kernel.shape.width
-    channels, window = kernel.shape.channels, kernel.kernel**2
-    yield "kernel", 1
-    yield "in", kernel.source.values
-    yield "out", kernel.shape.values
-    yield "weights", kernel.weights
-    yield "spilled", max(0, kernel.source.values + kernel.shape.values + kernel.weights - 4 * LEVEL2_VALUES)
-    if kernel.groups > 1:
-        yield "macs", outputs * window * _up(channels, INTEGER_CHANNELS)
-        yield "calls", outputs
-        yield "taps", outputs * window
-        yield "tail", outputs * window * (channels % INTEGER_CHANNELS)
-        return
-    depth = kernel.source.channels * window
-    yield "macs", outputs * channels * depth
-    padded = _up(outputs, tile.integer_rows) * _up(channels, tile.integer_columns)
-    yield "padded", padded * _up(depth, tile.integer_depth)
-    yield "tiles", padded / (tile.integer_rows * tile.integer_columns)
-    yield "pack", outputs * _up(depth, tile.integer_depth)
-    if kernel.kernel > 1 or kernel.stride > 1:
-        yield "unfold", outputs * depth
-        yield "taps", outputs * window
-
-
-def _up(count: int, step: int) -> int:
-    """The multiple of `step` that holds `count`."""
-    return -(-count // step) * step
 
 
 def _other(kernel: Kernel) -> Iterator[tuple[str, float]]:

@@ -8,10 +8,15 @@ At graph level ``all`` the runtime turns a quantise-dequantise pair around an op
 * ReLU and ReLU6 vanish. Sigmoid is a look-up table. Hard-swish, hard-sigmoid and GELU are computed in float32 between a
   dequantise and a quantise.
 * Nothing is fused into a convolution: residual sums, products and concatenations are integer kernels of their own.
+* A convolution has one of two loops, which differ by up to a factor of three in time. The fast one follows pointers to the
+  windows and puts out 8-bit numbers itself; it takes the widths in `LOOPS` only. The other copies windows where they overlap,
+  forms a matrix product of 32-bit numbers (depthwise: sums them up) and requantises them in a second pass. The rules are those of
+  ``MlasConvSymPackWSize`` in ``convsym.cpp`` and ``TryConvSymPrepack`` in ``qlinearconv.cc`` of ONNX Runtime 1.31.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from latency.kernel import Entry, Kernel, Layout, Plan
 from searchspace import graph as ir
@@ -26,9 +31,36 @@ FLOAT_ACTIVATIONS: dict[ir.ActivationKind, tuple[str, ...]] = {
 }
 
 
-def plan(ops: Sequence[Op], entry: Entry) -> Plan:
+class Loop(NamedTuple):
+    """Widths that an instruction set's fast loops for integer convolutions take.
+
+    Attributes:
+        cin: input channels must be a multiple of this,
+        cout: output channels of this,
+        least_cout: and not fewer,
+        pointwise: whether it takes 1×1 windows.
+        least_cin: input channels must not be fewer.
+        depthwise: channels of a depthwise convolution must be a multiple of this.
+    """
+
+    cin: int
+    cout: int
+    least_cout: int
+    depthwise: int
+    pointwise: bool = True
+    least_cin: int = 0
+
+
+LOOPS = {  # by channels in a block of the runtime's float32 layout, which tells AVX2, AVX-512 and arm64 apart
+    8: Loop(cin=4, cout=8, least_cout=16, depthwise=16),
+    16: Loop(cin=4, cout=4, least_cout=16, depthwise=16),
+    1: Loop(cin=4, cout=16, least_cout=16, depthwise=8, pointwise=False, least_cin=64),
+}
+
+
+def plan(ops: Sequence[Op], entry: Entry, *, nchwc_block: int) -> Plan:
     """The kernels of all ops but the first, which is the input and is found as `entry`."""
-    return _Planner(ops, entry).plan()
+    return _Planner(ops, entry, LOOPS.get(nchwc_block, LOOPS[8])).plan()
 
 
 @dataclass(slots=True)
@@ -42,8 +74,9 @@ class _Value:
 
 
 class _Planner:
-    def __init__(self, ops: Sequence[Op], entry: Entry) -> None:
+    def __init__(self, ops: Sequence[Op], entry: Entry, loop: Loop) -> None:
         self.ops = ops
+        self.loop = loop
         self.kernels: list[Kernel] = []
         self.uses = [0] * len(ops)
         for op in ops:
@@ -63,7 +96,7 @@ class _Planner:
             case ir.Conv():
                 window = (op.kernel, op.stride, op.padding)
                 kernel = Kernel("QLinearConv", "nhwc", inputs[0].shape, op.shape, *window, op.groups)
-                return self._channels_last(kernel, inputs)
+                return self._channels_last(kernel._replace(requantized=self._is_fast(op)), inputs)
             case ir.Pool():
                 name = "NhwcMaxPool" if op.function == "max" else "QLinearAveragePool"
                 kernel = Kernel(name, "nhwc", inputs[0].shape, op.shape, op.kernel, op.stride, op.padding)
@@ -93,6 +126,16 @@ class _Planner:
             case ir.Attention():
                 return self._attention(op, inputs)
         raise TypeError(f"no kernel is known for op {op!r}")
+
+    def _is_fast(self, op: ir.Conv) -> bool:
+        """Whether the fast loop takes a convolution."""
+        loop, cin, cout = self.loop, op.cin, op.shape.channels
+        if op.groups > 1:
+            return op.groups == cin == cout and cout % loop.depthwise == 0
+        if op.kernel == 1 and not loop.pointwise:
+            return False
+        aligned = cin % loop.cin == 0 and cout % loop.cout == 0
+        return aligned and cin >= loop.least_cin and cout >= loop.least_cout
 
     def _channels_last(self, kernel: Kernel, inputs: Sequence[_Value]) -> _Value:
         for value in inputs:

@@ -24,6 +24,7 @@ class Kernel(NamedTuple):
         bias: a convolution has a bias.
         activation: node type of the activation fused into it, or "".
         add: a residual sum is fused into it.
+        requantized: an integer convolution whose loop puts out 8-bit numbers itself (see `latency.int8_kernels`).
     """
 
     op: str
@@ -38,6 +39,7 @@ class Kernel(NamedTuple):
     bias: bool = False
     activation: str = ""
     add: bool = False
+    requantized: bool = False
 
     @property
     def convolves(self) -> bool:

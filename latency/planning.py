@@ -56,5 +56,5 @@ def head_plan(
 
 def _plan(ops: Sequence[Op], entry: Entry, nchwc_block: int, precision: Precision) -> Plan:
     if precision == "int8":
-        return int8_kernels.plan(ops, entry)
+        return int8_kernels.plan(ops, entry, nchwc_block=nchwc_block)
     return fp32_kernels.plan(ops, entry, nchwc_block=nchwc_block)

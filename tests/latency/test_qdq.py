@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from latency.fake import FakeDevice
-from latency.features import weight_bytes
+from latency.features import kind, network_quantities, quantities, weight_bytes
 from latency.kernel import Entry, Kernel
 from latency.kernel_check import check_rules
 from latency.model import LatencyModel
@@ -21,6 +21,7 @@ from latency.settings import RuntimeSettings
 from latency.stand_in import stand_in
 from latency.target import load_target
 from searchspace.architecture import Architecture, lower
+from searchspace.blocks import Conv, Separable
 from searchspace.onnx_graph import check, random_weights, to_onnx
 from searchspace.references import REFERENCES
 from searchspace.sampling import RandomSuggest
@@ -137,3 +138,47 @@ def test_an_8_bit_target_measures_and_predicts_8_bit_networks(tmp_path: Path):
         whole = kernels(lower(architecture), nchwc_block=BLOCK, precision="int8")
         expected = again.kernels_ms(whole) + again.memory_ms(weight_bytes(whole)) + again.weights["network"]
         assert again.predict_ms(architecture) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("cin", "cout", "fast"),
+    [
+        (16, 16, (True, True)),
+        (16, 24, (True, True)),
+        (16, 20, (False, True)),  # AVX2 takes multiples of 8, AVX-512 of 4
+        (20, 32, (True, True)),
+        (18, 32, (False, False)),
+        (16, 8, (False, False)),
+        (3, 32, (False, False)),
+    ],
+)
+def test_widths_decide_which_loop_an_integer_convolution_takes(cin, cout, fast):
+    network = Architecture((Conv(cout=cin, stride=2), Conv(cout=cout)), resolution=32, classes=10)
+    for block, wanted in zip((8, 16), fast, strict=True):
+        planned = kernels(lower(network), nchwc_block=block, precision="int8")
+        found = next(one for one in planned if one.op == "QLinearConv" and one.source.channels == cin)
+        assert found.requantized == wanted
+        assert (kind(found) == "integer product") != wanted
+
+
+def test_an_integer_convolution_of_an_unfit_width_costs_more_arithmetic_than_the_next_fit_one():
+    def macs(channels: int) -> float:
+        network = Architecture((Conv(cout=channels),), resolution=32, classes=10)
+        planned = kernels(lower(network), nchwc_block=8, precision="int8")
+        return network_quantities(planned, nchwc_block=8)["integer product:macs"]
+
+    assert macs(17) == macs(31) == macs(32) == 2 * macs(16)
+
+
+@pytest.mark.parametrize("block", [1, 8, 16])
+def test_a_depthwise_convolution_takes_the_fast_loop_by_its_channels(block):
+    def depthwise(channels: int) -> Kernel:
+        network = Architecture((Conv(cout=channels), Separable(cout=32)), resolution=32, classes=10)
+        planned = kernels(lower(network), nchwc_block=block, precision="int8")
+        return next(one for one in planned if one.groups > 1)
+
+    assert depthwise(32).requantized and not depthwise(36).requantized
+    assert depthwise(24).requantized == (block == 1)
+    tail = f"{kind(depthwise(36))}:tail"
+    assert quantities([depthwise(36)], nchwc_block=block)[tail] > 0
+    assert tail not in quantities([depthwise(48 + 24)], nchwc_block=block)
