@@ -22,6 +22,7 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 ``taps``       places of windows, each with a pointer to find; ``pointers`` those followed by the inner loops
 ``half, tail`` left-over channels of integer loops: eight together, one by one
 ``unfold``     numbers copied to turn a plain convolution into a matrix product (``gather``: one by one, for a stride)
+``lines``      rows of numbers copied so; ``singles`` those numbers of them that are not copied four together
 =============  ==================================================================================================
 
 and ``activation NAME:out`` for fused activations other than ReLU. The tiles are those of ONNX Runtime's inner loops: up to
@@ -44,6 +45,7 @@ GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops com
 TILE, HALF_TILE = 6, 3  # outputs of a row that they compute together, and of what is left of it
 IN_FLIGHT = 8  # sums that must be on their way for full speed
 PASS_CHANNELS = 128  # input channels that a pointwise convolution sums up in one pass
+COPIED_TOGETHER = 4  # numbers, where windows are copied to form a matrix product
 LEVEL1_VALUES = 32 * 1024 // 4
 LEVEL2_VALUES = 1024 * 1024 // 4
 CACHES = {"0.5 MiB": 1 << 19, "2 MiB": 1 << 21, "48 MiB": 48 << 20}
@@ -292,8 +294,20 @@ def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, fl
         yield "calls", kernel.groups
     if kernel.kernel > 1 or kernel.stride > 1:
         yield "unfold" if kernel.stride == 1 else "gather", outputs * kernel.source.channels * kernel.kernel**2
+        yield "lines", kernel.shape.height * kernel.source.channels * kernel.kernel**2
+        if kernel.stride == 1:
+            yield "singles", kernel.shape.height * kernel.source.channels * kernel.kernel * _singles(kernel)
     if kernel.add:
         yield "add", kernel.shape.values
+
+
+def _singles(kernel: Kernel) -> int:
+    """Numbers that are not copied four together, or set to zero, while a row of outputs gets one row of its windows."""
+    inside = [
+        min(kernel.shape.width, kernel.source.width + kernel.padding - place) - max(0, kernel.padding - place)
+        for place in range(kernel.kernel)
+    ]
+    return sum(kernel.shape.width - run + run % COPIED_TOGETHER for run in inside)
 
 
 def _other(kernel: Kernel) -> Iterator[tuple[str, float]]:

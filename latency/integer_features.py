@@ -41,7 +41,7 @@ class Tile(NamedTuple):
 
 TILES = {  # by channels in a block of the runtime's float32 layout
     8: Tile(outputs=4, channels=16, product_rows=4, product_columns=16, product_depth=4),
-    16: Tile(outputs=6, channels=64, product_rows=16, product_columns=16, product_depth=64),
+    16: Tile(outputs=6, channels=64, product_rows=6, product_columns=16, product_depth=4),
     1: Tile(outputs=4, channels=16, product_rows=8, product_columns=8, product_depth=8),
 }
 

@@ -15,6 +15,7 @@ WEIGHT_INPUT = {"Conv": 1, "FusedConv": 1, "QLinearConv": 3, "Gemm": 1, "QGemm":
 CONVOLUTIONS = ("Conv", "FusedConv", "QLinearConv")
 POOLS = ("MaxPool", "AveragePool", "NhwcMaxPool", "QLinearAveragePool")
 NOT_COMPARED = ("Transpose",)  # the runtime places them by an estimate of costs (see `latency.int8_kernels`)
+LAYOUT_BY_COSTS = {"NhwcMaxPool": "MaxPool"}  # and so it does with the layout of a pool of integers next to floats
 
 
 def check_rules(graph: Graph, optimized: bytes, *, nchwc_block: int, precision: Precision = "fp32") -> list[str]:
@@ -60,7 +61,7 @@ def kernel_text(kernel: Kernel, block: int) -> str:
         return f"{name} {(cout, cin, kernel.kernel, kernel.kernel)} {window} {fused}".rstrip()
     if kernel.op in POOLS:
         window = f"kernel {kernel.kernel} stride {kernel.stride} pad {kernel.padding}"
-        return f"{'nchwc ' if blocked else ''}{kernel.op} {window}"
+        return f"{'nchwc ' if blocked else ''}{LAYOUT_BY_COSTS.get(kernel.op, kernel.op)} {window}"
     if kernel.op in PRODUCTS:
         return f"{kernel.op} {(kernel.shape.channels, kernel.source.channels)}"
     if kernel.op == "ReorderOutput":
@@ -82,6 +83,7 @@ def node_text(node: NodeProto, weights: dict[str, tuple[int, ...]]) -> str:
         window = f"stride {stride} pad {padding} groups {attributes.get('group', 1)}"
         return f"{name} {weights[node.input[WEIGHT_INPUT[node.op_type]]]} {window} {fused}".rstrip()
     if node.op_type in POOLS:
+        name = LAYOUT_BY_COSTS.get(name, name)
         return f"{name} kernel {attributes['kernel_shape'][0]} stride {stride} pad {padding}"
     if node.op_type in PRODUCTS:
         return f"{name} {weights[node.input[WEIGHT_INPUT[node.op_type]]]}"

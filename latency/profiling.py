@@ -1,6 +1,7 @@
 """Profiling a target: networks are measured on its device, a latency model is fitted, and its error on unseen ones is told."""
 
 import json
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -155,6 +156,7 @@ def report(model: LatencyModel) -> dict[str, object]:
         "networks": len(model.measurements),
         "device_seconds": round(sum(one.timing.device_s for one in model.measurements), 3),
         "held_out": model.held_out.as_json(),
+        "noise_median": statistics.median(one.timing.half_difference for one in model.measurements if one.trusted),
         "noise_p95": model.noise_p95,
     }
 

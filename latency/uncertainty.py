@@ -1,23 +1,27 @@
-"""How wide a prediction's interval is: the further a network is from those that were fitted, the wider.
+"""How wide a prediction's interval is: as wide as errors of networks were that spend their time alike.
 
-How far is its leverage, xᵀ(XᵀX + 1)⁻¹x, where x are the shares of its predicted time in each quantity and X those of the networks
-fitted to: small where many of them spend their time alike. Errors of cross-validation, once with random networks and once
-with all networks of a kind left out, are divided by what the leverage says, and nine in ten of those decide the width.
+The variance of a network's relative error is fitted, with non-negative weights, to errors of cross-validation, once with random
+networks and once with all networks of a kind left out: a constant, the squared share of its time in each kind of kernel (so that
+kinds which are predicted worse make wider intervals), and the leverage xᵀ(XᵀX + 1)⁻¹x, where x are the shares of its predicted
+time in each quantity and X those of the networks fitted to (small where many of them spend their time alike). All three are
+quadratic in x and add up to one matrix. The errors are divided by what it says, and nine in ten of those decide the width.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from latency.fitting import FOLDS, NETWORK, Array, CrossValidation, Quantities, cross_validate
 
 COVERAGE = 0.9  # of unseen networks fall into a prediction's interval
-# What the usual leverage adds to an error's variance, by eye from cross-validation (it favours 0.7 in float32, less in int8).
-PER_LEVERAGE = 0.5
+LEAST_WIDTH = 0.005  # standard deviation of a relative error below which no network's is said to be
+OUTLIER = 6.0  # median errors: larger ones count as this large when variances are fitted
+REWEIGHTINGS = 10
+LEAST_PER_LEVERAGE = 0.1  # of the mean squared error, lest a network unlike all others seem certain
 WIDEST = math.log(10)  # beyond this factor a network's distance means nothing any more
 LEAST_SHARE = 1e-3  # of a network's time, below which quantities are not told apart
 ROUNDS = 20  # of grouping
@@ -29,8 +33,8 @@ class Uncertainty:
 
     Attributes:
         terms: quantities with a weight, the network first.
-        matrix: (terms, terms) of which xᵀ matrix x is the leverage of the shares x, 1 for a usual network of those fitted to.
-        low: ln(measured ÷ predicted) of a network without leverage that one in twenty unseen ones stays below; at most 0.
+        matrix: (terms, terms) of which xᵀ matrix x is the variance of the relative error at the shares x.
+        low: ln(measured ÷ predicted), in standard deviations, that one in twenty unseen networks stays below; at most 0.
         high: that one in twenty exceeds; at least 0.
     """
 
@@ -51,9 +55,17 @@ class Uncertainty:
             weights: what was fitted.
             random: cross-validation of the same networks in random folds.
         """
-        unlike = cross_validate(rows, ms, folds=alike(rows, weights))
-        errors = np.concatenate([_errors(rows, ms, random), _errors(rows, ms, unlike)])
-        terms, matrix = _leverage(rows, weights)
+        examples = [
+            *_examples(rows, ms, random),
+            *_examples(rows, ms, cross_validate(rows, ms, folds=alike(rows, weights))),
+        ]
+        terms, inverse = _leverage(rows, weights)
+        kinds = sorted({_kind(name) for name in terms})
+        variances = _variances(examples, kinds)
+        members = np.array([[_kind(name) == kind for name in terms] for kind in kinds], np.float64)
+        matrix = variances[0] + (members.T * variances[1:-1]) @ members + variances[-1] * inverse
+        widths = np.sqrt(np.maximum(_design(examples, kinds) @ variances, LEAST_WIDTH**2))
+        errors = np.array([one.error for one in examples]) / widths
         n, tail = len(rows), (1 - COVERAGE) / 2
         low = float(np.quantile(errors, max(0.0, math.floor(tail * (n + 1)) / n), method="inverted_cdf"))
         high = float(np.quantile(errors, min(1.0, math.ceil((1 - tail) * (n + 1)) / n), method="inverted_cdf"))
@@ -71,9 +83,9 @@ class Uncertainty:
         return ms * math.exp(max(self.low * width, -WIDEST)), ms * math.exp(min(self.high * width, WIDEST))
 
     def width(self, term_ms: Array) -> float:
-        """How many times as wide the interval is as that of a network without leverage."""
+        """Standard deviation of the relative error."""
         shares = term_ms / max(float(term_ms.sum()), 1e-12)
-        return math.sqrt(1 + PER_LEVERAGE * max(float(shares @ self._square @ shares), 0.0))
+        return max(LEAST_WIDTH, math.sqrt(max(float(shares @ self._square @ shares), 0.0)))
 
     @cached_property
     def _square(self) -> Array:
@@ -124,23 +136,58 @@ def _squares(shares: Array, centres: Array) -> Array:
     return np.asarray(((shares[:, None] - centres[None]) ** 2).sum(axis=2))
 
 
-def _errors(rows: Sequence[Quantities], ms: Sequence[float], found: CrossValidation) -> Array:
-    """ln(measured ÷ predicted) by the width that leverage gives it, without networks that the fit would have refused."""
-    errors = []
+class _Example(NamedTuple):
+    """A network that a fit has not seen: its share of time in each kind of kernel, its leverage, ln(measured ÷ predicted)."""
+
+    shares: Mapping[str, float]
+    leverage: float
+    error: float
+
+
+def _examples(rows: Sequence[Quantities], ms: Sequence[float], found: CrossValidation) -> list[_Example]:
+    """All networks of a cross-validation but those that the fit would have refused."""
+    examples = []
     for part in found.parts:
         known = [rows[index] for index in part.kept]
         kinds = {_kind(name) for row in known for name in row}
-        terms, matrix = _leverage(known, part.weights)
-        spread = Uncertainty(terms, tuple(map(tuple, matrix)), 0.0, 0.0)
+        terms, inverse = _leverage(known, part.weights)
         for index in part.held_out:
             if {_kind(name) for name in rows[index]} <= kinds:
-                width = spread.width(_term_ms(terms, part.weights, rows[index]))
-                errors.append(math.log(ms[index] / found.predicted[index]) / width)
-    return np.array(errors)
+                term_ms = _term_ms(terms, part.weights, rows[index])
+                parts = term_ms / max(float(term_ms.sum()), 1e-12)
+                shares: dict[str, float] = {}
+                for name, share in zip(terms, parts.tolist(), strict=True):
+                    shares[_kind(name)] = shares.get(_kind(name), 0.0) + share
+                error = math.log(ms[index] / found.predicted[index])
+                examples.append(_Example(shares, float(parts @ inverse @ parts), error))
+    return examples
+
+
+def _design(examples: Sequence[_Example], kinds: Sequence[str]) -> Array:
+    """(examples, 2 + kinds) what variances are weights of: 1, each kind's squared share, the leverage."""
+    return np.array([[1.0, *(one.shares.get(kind, 0.0) ** 2 for kind in kinds), one.leverage] for one in examples])
+
+
+def _variances(examples: Sequence[_Example], kinds: Sequence[str]) -> Array:
+    """(2 + kinds) non-negative weights of the columns of `_design`."""
+    from scipy.optimize import nnls  # slow to load, and predicting does without
+
+    design = _design(examples, kinds)
+    errors = np.abs([one.error for one in examples])
+    squares = np.minimum(errors, OUTLIER * max(float(np.median(errors)), 1e-6)) ** 2
+    expected = np.full(len(squares), squares.mean())
+    found = np.zeros(design.shape[1])
+    for _ in range(REWEIGHTINGS):  # a square scatters as much as it is large
+        found, _ = nnls(design / expected[:, None], squares / expected)
+        expected = np.maximum(design @ found, LEAST_WIDTH**2)
+    return np.append(found[:-1], max(float(found[-1]), LEAST_PER_LEVERAGE * float(squares.mean())))
 
 
 def _leverage(rows: Sequence[Quantities], weights: Mapping[str, float]) -> tuple[tuple[str, ...], Array]:
-    """Quantities with a weight, the network first, and the matrix of `Uncertainty` for them."""
+    """Quantities with a weight, the network first, and the matrix M of which xᵀMx is the leverage of the shares x.
+
+    It is 1 for a usual network of those fitted to.
+    """
     terms = (NETWORK, *(name for name, weight in weights.items() if weight > 0 and name != NETWORK))
     shares = np.array([_term_ms(terms, weights, row) for row in rows])
     shares /= np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
@@ -154,4 +201,5 @@ def _term_ms(terms: Sequence[str], weights: Mapping[str, float], row: Quantities
 
 
 def _kind(name: str) -> str:
-    return name.rpartition(":")[0]
+    """Of a quantity; the network's own cost is a kind of its own."""
+    return name.rpartition(":")[0] or name

@@ -123,8 +123,9 @@ def _show_profile(model: "LatencyModel", *, json: bool) -> None:
     stdout.print(f"{model.target}: {told['networks']} networks, {told['device_seconds']} s of device time")
     stdout.print(
         f"held out: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within ±10 %, median error "
-        f"{held_out.median_error:.1%}, 95th percentile {held_out.p95_error:.1%}, Spearman {held_out.spearman:.3f} "
-        f"(n = {held_out.n}); measurement noise, 95th percentile: {model.noise_p95:.1%}"
+        f"{held_out.median_error:.1%}, 95th percentile {held_out.p95_error:.1%}, Spearman {held_out.spearman:.3f}, "
+        f"Kendall {held_out.kendall:.3f} (n = {held_out.n}); noise of the measurements, half against half: median "
+        f"{told['noise_median']:.1%}, 95th percentile {model.noise_p95:.1%}"
     )
 
 

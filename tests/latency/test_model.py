@@ -111,8 +111,8 @@ def test_files_keep_everything(model, unseen, tmp_path):
     [
         (b"", "cannot be read"),
         (b"\x80\x04]", "cannot be read"),
-        (b"[]", "format must be 3, got None"),
-        (b'{"format": 9}', "format must be 3, got 9"),
+        (b"[]", "format must be 4, got None"),
+        (b'{"format": 9}', "format must be 4, got 9"),
         (b'{"format": 1}', "damaged"),
     ],
 )

@@ -56,7 +56,20 @@ def test_the_less_alike_a_network_is_the_wider_its_interval(fitted):
     ]
     assert widths == sorted(widths)
     assert widths[-1] > 2 * widths[0]
-    assert widths[0] < 1.5
+    assert 0.02 < widths[0] < 0.06  # the noise is 0.03
+
+
+def test_a_kind_that_is_predicted_worse_makes_wider_intervals():
+    rows = networks(300, 4, rare=3)
+    source = np.random.default_rng(5)
+    exact = [TRUTH[NETWORK] + sum(TRUTH[name] * value for name, value in row.items()) for row in rows]
+    b_ms = [2.0 * row["b:macs"] for row in rows]
+    ms = [whole + part * float(source.normal(0, 0.2)) for whole, part in zip(exact, b_ms, strict=True)]
+    weights = fit(rows, ms)
+    found = Uncertainty.judge(rows, ms, weights, cross_validate(rows, ms))
+    steady = found.width(term_ms(weights, found, {"a:macs": 3.0, "b:macs": 0.3, "c:macs": 3.0}))
+    unsteady = found.width(term_ms(weights, found, {"a:macs": 0.3, "b:macs": 3.0, "c:macs": 0.3}))
+    assert unsteady > 2 * steady
 
 
 def test_an_interval_never_spans_more_than_ten_times_either_way(fitted):

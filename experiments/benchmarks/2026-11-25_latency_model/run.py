@@ -1,14 +1,14 @@
 """How well latency is predicted on this machine, and what that costs, beside the noise of the same measurements.
 
-    python -m experiments.benchmarks.2026-11-24_latency_model.run --minutes 20 [--target host-int8]
+    python -m experiments.benchmarks.2026-11-25_latency_model.run --machine NAME --minutes 20 [--target host-int8]
 
 Measures for so many minutes (``--minutes 0``: not at all) and goes on where an earlier call ended; then evaluates what there
-is and writes ``result.jsonl``, the table in ``README.md`` and, where matplotlib is installed, the plots. It needs the machine
-for itself.
+is of that machine and writes ``result.jsonl``, the tables in ``README.md`` and, where matplotlib is installed, the plots. It
+needs the machine for itself; ``NAME/device.json`` says which that is.
 """
 
 import argparse
-import dataclasses
+import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,10 @@ import numpy as np
 from experiments.record import write_record
 from latency.errors import UnmeasuredKernel
 from latency.fitting import accuracy
-from latency.model import BUSIEST, Measurement
+from latency.model import BUSIEST, Measurement, require_equal
 from latency.planning import kernels
 from latency.profiling import fit_model, profile_target, read_measurements
+from latency.provenance import Provenance
 from latency.samples import varied_architectures
 from latency.settings import Precision
 from latency.target import Target, load_target
@@ -35,6 +36,7 @@ from .methods import Method
 from .tasks import VARIED, WIDTHS, Sample, Task, measure, networks, read
 
 HERE = Path(__file__).parent
+MACHINES = ("xeon", "epyc")
 SIZES = (16, 32, 64, 128, 200)  # of the learning curve
 REPEATS = 5
 FEWEST = 12  # networks below which nothing is fitted or compared
@@ -47,19 +49,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=20.0, help="of measuring, at most")
     parser.add_argument("--target", choices=("host", "host-int8"), default="host")
+    parser.add_argument(
+        "--machine", choices=MACHINES, required=True, help="whose measurements, or what this one is called"
+    )
+    parser.add_argument(
+        "--profile-minutes", type=float, help="of these, for what `nas profile` measures; half if not given"
+    )
     options = parser.parse_args()
     target = load_target(options.target)
-    folder = HERE / options.target
-    device = target.open()
+    folder = HERE / options.machine / options.target
     begin = time.monotonic()
     if options.minutes > 0:
-        profile(target, folder, limit_s=60 * options.minutes)
+        provenance = here(folder.parent / "device.json", target)
+        share = options.minutes / 2 if options.profile_minutes is None else options.profile_minutes
+        if share > 0:
+            profile(target, folder, limit_s=60 * share)
         left_s = 60 * options.minutes - (time.monotonic() - begin)
-        measure(device, folder / "measurements.jsonl", settings=target.settings, limit_s=left_s, tell=tell)
-    rows = evaluate(folder, target, block=device.describe().nchwc_block)
+        measure(target.open(), folder / "measurements.jsonl", settings=target.settings, limit_s=left_s, tell=tell)
+    else:
+        provenance = Provenance.from_json(json.loads((folder.parent / "device.json").read_text(encoding="utf-8")))
+    rows = evaluate(folder, target, provenance)
     write_record(folder / "result.jsonl", rows)
-    write_table(HERE / "README.md", rows, target.name)
+    write_table(HERE / "README.md", rows, f"{options.machine} {target.name}")
     plots.draw(folder, rows, tell=tell)
+
+
+def here(path: Path, target: Target) -> Provenance:
+    """What this machine is, which must be what the earlier measurements beside `path` were made on."""
+    provenance = target.open().describe()
+    if path.exists():
+        require_equal(
+            target.name, provenance.key, Provenance.from_json(json.loads(path.read_text(encoding="utf-8"))).key
+        )
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(provenance.as_json(), indent=1) + "\n", encoding="utf-8")
+    return provenance
 
 
 def profile(target: Target, folder: Path, *, limit_s: float) -> None:
@@ -79,9 +104,9 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def evaluate(folder: Path, target: Target, *, block: int) -> list[Row]:
+def evaluate(folder: Path, target: Target, provenance: Provenance) -> list[Row]:
     """Every result that the measurements so far allow."""
-    precision = target.settings.precision
+    precision, block = target.settings.precision, provenance.nchwc_block
     timings: dict[tuple[str, str], Timing] = {}
     profiles: dict[str, list[float]] = {}
     for row in read(folder / "measurements.jsonl"):
@@ -106,7 +131,7 @@ def evaluate(folder: Path, target: Target, *, block: int) -> list[Row]:
         ("references", "ours, all networks", everything, sets["reference"]),
     ):
         rows += [
-            {**row, **honesty(known, wanted, target, block=block)} for row in compared(what, how, ours, known, wanted)
+            {**row, **honesty(known, wanted, target, provenance)} for row in compared(what, how, ours, known, wanted)
         ]
     rows += side_by_side(sets, timings, profiles, ours=ours)
     rows += learning_curve(fitted, held_out, ours)
@@ -114,9 +139,8 @@ def evaluate(folder: Path, target: Target, *, block: int) -> list[Row]:
     return rows
 
 
-def honesty(known: Sequence[Sample], wanted: Sequence[Sample], target: Target, *, block: int) -> Row:
+def honesty(known: Sequence[Sample], wanted: Sequence[Sample], target: Target, provenance: Provenance) -> Row:
     """What share of networks lies in the 90 % interval of the product's own model, and how many of them it refuses."""
-    provenance = dataclasses.replace(target.open().describe(), nchwc_block=block)
     model = fit_model(target, provenance, tuple(Measurement(one.architecture, one.timing) for one in known))
     within, refused = [], 0
     for one in wanted:

@@ -28,14 +28,16 @@ from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
 
 RESOLUTIONS = (64, 96, 128, 160, 192, 224)
-FIT, HELD_OUT, TABLED, PROFILED = 200, 110, 32, 48
+FIT, HELD_OUT, TABLED, PROFILED = 100, 110, 14, 16
 FIT_INT8, HELD_OUT_INT8 = 64, 64
-VARIED = {"fp32": 500, "int8": 160}  # networks of `nas profile`
-SCALINGS = ((0.5, 96), (0.75, 160), (1.0, 128), (1.0, 224))  # α and ρ of the references
+VARIED = {"fp32": 240, "int8": 200}  # networks of `nas profile`
+SCALINGS = ((0.35, 192), (0.6, 112), (0.85, 144), (1.0, 176))  # α and ρ of the references
+OLDER_SCALINGS = ((0.5, 96), (0.75, 160), (1.0, 128), (1.0, 224))  # measured on the Xeon
+OLDER_FIT = 200  # networks of the space that were fitted to there
 TOO_SLOW = ("mobilenet_v4_conv_l", "mobilenet_v4_hybrid_m", "mobilenet_v4_hybrid_l")
 WIDTHS = range(8, 129)
 JOB = 12
-EFFORT = Effort(limit_s=3.0)
+EFFORT = Effort(limit_s=2.0)
 PROFILE_RUNS = 30
 
 BlockKey = tuple[Block, Shape, Norm | None]
@@ -70,7 +72,7 @@ def networks(purpose: str) -> list[Task]:
     match purpose:
         case "fit" | "held out":
             space, source = load_space("default"), random.Random(purpose)
-            count = FIT if purpose == "fit" else HELD_OUT
+            count = OLDER_FIT if purpose == "fit" else HELD_OUT
             drawn = [
                 space.adapt(channels=3, classes=10, resolution=source.choice(RESOLUTIONS)).sample(
                     RandomSuggest(source.randrange(1 << 30))
@@ -79,14 +81,18 @@ def networks(purpose: str) -> list[Task]:
             ]
         case "reference":
             return [
-                Task(purpose, f"{name} α={alpha:g} {pixels} px", dataclasses.replace(build(alpha), resolution=pixels))
+                Task(purpose, f"{name} {scaled(alpha, pixels)}", dataclasses.replace(build(alpha), resolution=pixels))
                 for name, build in REFERENCES.items()
                 if name not in TOO_SLOW
-                for alpha, pixels in SCALINGS
+                for alpha, pixels in (*SCALINGS, *OLDER_SCALINGS)
             ]
         case _:
             drawn = [staircase_network(width) for width in WIDTHS]
     return [Task(purpose, f"{purpose} {index}", one) for index, one in enumerate(drawn)]
+
+
+def scaled(alpha: float, pixels: int) -> str:
+    return f"α={alpha:g} {pixels} px"
 
 
 def staircase_network(width: int) -> Architecture:
@@ -119,7 +125,8 @@ def measure(
     done = {(row["purpose"], row["name"]) for row in read(path)}
     precision = settings.precision
     counts = {"held out": HELD_OUT, "fit": FIT} if precision == "fp32" else {"held out": HELD_OUT_INT8, "fit": FIT_INT8}
-    mixed = [task for purpose, count in counts.items() for task in networks(purpose)[:count]] + networks("reference")
+    mixed = [task for purpose, count in counts.items() for task in networks(purpose)[:count]]
+    mixed += [task for task in networks("reference") if task.name.endswith(tuple(scaled(*one) for one in SCALINGS))]
     random.Random(1).shuffle(mixed)  # a partial record has a share of each, measured beside each other
     rest = [*networks("staircase"), *blocks_by_themselves()] if precision == "fp32" else []
     waiting = [task for task in (*mixed, *rest) if (task.purpose, task.name) not in done]
