@@ -304,8 +304,8 @@ def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, fl
 def _singles(kernel: Kernel) -> int:
     """Numbers that are not copied four together, or set to zero, while a row of outputs gets one row of its windows."""
     inside = [
-        min(kernel.shape.width, kernel.source.width + kernel.padding - place) - max(0, kernel.padding - place)
-        for place in range(kernel.kernel)
+        max(0, min(kernel.shape.width, kernel.source.width + shift) - max(0, shift))
+        for shift in range(kernel.padding, kernel.padding - kernel.kernel, -1)
     ]
     return sum(kernel.shape.width - run + run % COPIED_TOGETHER for run in inside)
 

@@ -95,6 +95,15 @@ def test_products_have_arm64_s_tiles():
     assert [rows(channels) > 0 for channels in (12, 13, 14, 15, 16)] == [False, True, False, True, False]
 
 
+def test_windows_are_copied_by_lines_and_what_four_numbers_do_not_fill_one_by_one():
+    """A 3×3 window on rows of 8: of 8, 7 and 7 numbers inside, 0, 3 + 1 and 3 + 1 are single ones."""
+    architecture = Architecture((Conv(cout=5, kernel=3, stride=1),), resolution=8, channels=1)
+    first = next(one for one in kernels(lower(architecture), nchwc_block=1) if one.convolves)
+    found = quantities([first], nchwc_block=1)
+    assert found[f"{kind(first)}:lines"] == 8 * 9
+    assert found[f"{kind(first)}:singles"] == 8 * 3 * (4 + 4)
+
+
 def test_arm64_s_depthwise_loop_is_not_unfolded():
     shapes = set()
     for seed in range(40):

@@ -133,10 +133,34 @@ def evaluate(folder: Path, target: Target, provenance: Provenance) -> list[Row]:
         rows += [
             {**row, **honesty(known, wanted, target, provenance)} for row in compared(what, how, ours, known, wanted)
         ]
+    rows += interrupted_ones_too(sets, tasks, timings, ours, block=block, precision=precision)
     rows += side_by_side(sets, timings, profiles, ours=ours)
     rows += learning_curve(fitted, held_out, ours)
     rows += staircase(everything, sets["staircase"], ours)
     return rows
+
+
+def interrupted_ones_too(
+    sets: Mapping[str, Sequence[Sample]],
+    tasks: Mapping[str, Sequence[Task]],
+    timings: Mapping[tuple[str, str], Timing],
+    ours: Method,
+    *,
+    block: int,
+    precision: Precision,
+) -> list[Row]:
+    """Where others ran beside the measurement: also with networks most of whose runs were interrupted, but which are stable."""
+    more = {
+        name: samples(found, timings, block=block, precision=precision, interrupted=True)
+        for name, found in tasks.items()
+    }
+    if sum(map(len, more.values())) == sum(map(len, sets.values())):
+        return []
+    everything = [*more["fit"], *more["varied"]]
+    return [
+        *compared("held out, interrupted ones too", "ours, all networks", ours, everything, more["held out"]),
+        *compared("references, interrupted ones too", "ours, all networks", ours, everything, more["reference"]),
+    ]
 
 
 def honesty(known: Sequence[Sample], wanted: Sequence[Sample], target: Target, provenance: Provenance) -> Row:
@@ -154,15 +178,20 @@ def honesty(known: Sequence[Sample], wanted: Sequence[Sample], target: Target, p
 
 
 def samples(
-    tasks: Sequence[Task], timings: Mapping[tuple[str, str], Timing], *, block: int, precision: Precision
+    tasks: Sequence[Task],
+    timings: Mapping[tuple[str, str], Timing],
+    *,
+    block: int,
+    precision: Precision,
+    interrupted: bool = False,
 ) -> list[Sample]:
-    """The networks whose measurements can be trusted, with their kernels."""
+    """The networks whose measurements can be trusted, with their kernels; if asked for also those that were interrupted."""
     found = []
     for task in tasks:
         timing = timings.get((task.purpose, task.name))
         if timing is None or task.architecture is None:
             continue
-        if Measurement(task.architecture, timing).trusted:
+        if Measurement(task.architecture, timing).trusted or (interrupted and timing.stable):
             found.append(
                 Sample(task, timing, kernels(lower(task.architecture), nchwc_block=block, precision=precision))
             )
