@@ -8,10 +8,10 @@ At graph level ``all`` the runtime turns a quantise-dequantise pair around an op
 * ReLU and ReLU6 vanish. Sigmoid is a look-up table. Hard-swish, hard-sigmoid and GELU are computed in float32 between a
   dequantise and a quantise.
 * Nothing is fused into a convolution: residual sums, products and concatenations are integer kernels of their own.
-* A convolution has one of two loops, which differ by up to a factor of three in time. The fast one follows pointers to the
-  windows and puts out 8-bit numbers itself; it takes the widths in `LOOPS` only. The other copies windows where they overlap,
-  forms a matrix product of 32-bit numbers (depthwise: sums them up) and requantises them in a second pass. The rules are those of
-  ``MlasConvSymPackWSize`` in ``convsym.cpp`` and ``TryConvSymPrepack`` in ``qlinearconv.cc`` of ONNX Runtime 1.31.
+* A convolution has one of two loops. The fast one follows pointers to the windows and puts out 8-bit numbers itself; it takes the
+  widths in `LOOPS` only. The other copies windows where they overlap, forms a matrix product of 32-bit numbers (depthwise: sums
+  them up) and requantises them in a second pass. The rules are those of ``MlasConvSymPackWSize`` in ``convsym.cpp`` and
+  ``TryConvSymPrepack`` in ``qlinearconv.cc`` of ONNX Runtime 1.31.
 """
 
 from collections.abc import Sequence
