@@ -15,6 +15,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 Range = tuple[float, float]
 
+LARGEST_WEIGHT = 63  # 7 bits: processors without dot products of bytes add two products up in 16 bits, where 8 would overflow
 USUAL: Range = (-6.0, 6.0)  # where no range is known: integer kernels take as long whatever the values are
 WEIGHTED = ("Conv", "Gemm")
 ATTENTION = ("Reshape", "Transpose", "MatMul", "Softmax")  # attention: nothing between its products is quantised
@@ -107,7 +108,7 @@ class _Quantizer:
         """Names of the dequantised weight and bias of a convolution or a linear layer."""
         weight = numpy_helper.to_array(self.weights[node.input[1]]).astype(np.float32)
         rows = weight.reshape(len(weight), -1)
-        scale = np.maximum(np.abs(rows).max(axis=1) / 127, 1e-12).astype(np.float32)
+        scale = np.maximum(np.abs(rows).max(axis=1) / LARGEST_WEIGHT, 1e-12).astype(np.float32)
         integers = np.rint(rows / scale[:, None]).astype(np.int8).reshape(weight.shape)
         names = [self._dequantized(node.input[1], integers, scale)]
         if len(node.input) > 2:
