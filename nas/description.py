@@ -178,7 +178,7 @@ def _aligned(before: tuple[Block, ...], after: tuple[Block, ...]) -> list[tuple[
         if i and j and type(before[i - 1]) is type(after[j - 1]):
             found.append((least[i - 1][j - 1][0] + _differing(before[i - 1], after[j - 1]), (1, 1)))
         if found:
-            least[i][j] = min(found, key=lambda one: (one[0], -sum(one[1])))
+            least[i][j] = min(found, key=lambda one: (one[0], sum(one[1])))  # of equal ones the later is gone
     pairs: list[tuple[int, Block | None, Block | None]] = []
     i, j = len(before), len(after)
     while i or j:

@@ -51,7 +51,7 @@ def export(
         typer.Option(
             help="Share of validation images of which 8 bits must say what float32 says; layers stay in float for it."
         ),
-    ] = 0.98,
+    ] = 0.985,
     calibration_images: Annotated[
         int, typer.Option(min=1, help="Training images that 8-bit activations are scaled by.")
     ] = 256,

@@ -7,10 +7,12 @@ with what the page weighs, what the browser's console said and whether anything 
 """
 
 import argparse
+import io
 import shutil
 import tempfile
 from pathlib import Path
 
+from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from experiments.record import write_record
@@ -42,7 +44,8 @@ def main() -> None:
                 page.on("pageerror", lambda error, said=said: said.append(str(error)))
                 page.goto(path.as_uri())
                 page.wait_for_function(DRAWN)
-                page.screenshot(path=options.into / f"{name}-{width}{'-dark' * dark}.png", full_page=True)
+                shot = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+                shot.quantize(64).save(options.into / f"{name}-{width}{'-dark' * dark}.png", optimize=True)
                 found.append(
                     {
                         "run": name,
