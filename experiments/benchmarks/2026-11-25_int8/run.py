@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", metavar="NAME=CHECKPOINT")
     parser.add_argument("--data", help="CIFAR-10")
     parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--min-agreement", type=float, default=int8.MIN_AGREEMENT)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     match options.part:
@@ -47,31 +48,32 @@ def main() -> None:
             for name, _, path in (given.partition("=") for given in options.networks):
                 row = options.work / f"{name}.json"
                 if not row.exists():
-                    row.write_text(
-                        json.dumps({"network": name, **judge(load_checkpoint(Path(path)), options.data, row)})
-                    )
+                    found = judge(load_checkpoint(Path(path)), options.data, row, options.min_agreement)
+                    row.write_text(json.dumps({"network": name, **found}))
         case "time":
             (options.work / "times.jsonl").write_text("".join(json.dumps(row) + "\n" for row in times(options.work)))
         case "record":
-            files = sorted(options.work.glob("*.json"))
+            files = sorted(options.work.glob("**/*.json"))
             write_record(HERE / "result.jsonl", [json.loads(file.read_text()) for file in files])
-            timed = (options.work / "times.jsonl").read_text().splitlines()
-            write_record(HERE / "times.jsonl", [json.loads(line) for line in timed])
+            if (options.work / "times.jsonl").exists():
+                timed = (options.work / "times.jsonl").read_text().splitlines()
+                write_record(HERE / "times.jsonl", [json.loads(line) for line in timed])
 
 
-def judge(checkpoint: Checkpoint, source: str, row: Path) -> dict[str, Any]:
+def judge(checkpoint: Checkpoint, source: str, row: Path, min_agreement: float) -> dict[str, Any]:
     """What 8 bits cost in each way, on the test split; leaves the files for `times`."""
     seed = int(checkpoint.metrics.get("seed", 0))
     data = as_trained(load_data(source, resolution=checkpoint.architecture.resolution, seed=seed), checkpoint)
     plain = onnx_model(checkpoint, batch=None)
     began = time.process_time()
-    made = int8.quantize(checkpoint, data)
+    made = int8.quantize(checkpoint, data, min_agreement=min_agreement)
     seconds = time.process_time() - began
     row.with_name(f"{row.stem}.onnx").write_bytes(onnx_model(checkpoint))
     row.with_name(f"{row.stem}-int8.onnx").write_bytes(made.model)
     graph = lower(checkpoint.architecture)
     wanted, labels = int8.said(plain, data.test, data), data.test.labels.numpy()
     found: dict[str, Any] = {
+        "min_agreement": min_agreement,
         "fingerprint": checkpoint.architecture.fingerprint,
         "macs": graph.macs,
         "params": graph.params,
