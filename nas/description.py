@@ -2,8 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass
-from difflib import SequenceMatcher
-from itertools import zip_longest
+from itertools import product
 from typing import Any
 
 from searchspace import graph
@@ -23,6 +22,7 @@ from searchspace.blocks import (
     Separable,
 )
 
+ALONE = 3.0  # fields that may differ before a block counts as gone, and as come
 COSTS = ("params", "macs", "weights_bytes", "peak_activation_bytes")
 
 
@@ -167,13 +167,30 @@ def _layer(op: graph.Conv | graph.Linear) -> dict[str, Any]:
 
 
 def _aligned(before: tuple[Block, ...], after: tuple[Block, ...]) -> list[tuple[int, Block | None, Block | None]]:
-    """Pairs of blocks that correspond, with the place of the first: one by one, or around what is equal in both."""
+    """Pairs of blocks that correspond, with the place of the first: one by one, or so that the least differs in all."""
     if len(before) == len(after):
         return list(zip(range(len(before)), before, after, strict=True))
+    # least[i][j]: what differs at least between the first i and the first j blocks, and the step that leads there
+    least = [[(float(i + j) * ALONE, (0, 0)) for j in range(len(after) + 1)] for i in range(len(before) + 1)]
+    for i, j in product(range(len(before) + 1), range(len(after) + 1)):
+        steps = [(1, 0), (0, 1)] if i and j else [(1, 0)] * bool(i) + [(0, 1)] * bool(j)
+        found = [(least[i - up][j - on][0] + ALONE, (up, on)) for up, on in steps]
+        if i and j and type(before[i - 1]) is type(after[j - 1]):
+            found.append((least[i - 1][j - 1][0] + _differing(before[i - 1], after[j - 1]), (1, 1)))
+        if found:
+            least[i][j] = min(found, key=lambda one: (one[0], sum(one[1])))  # of equal ones the later is gone
     pairs: list[tuple[int, Block | None, Block | None]] = []
-    for _, i1, i2, j1, j2 in SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
-        pairs += [(i1 + step, *pair) for step, pair in enumerate(zip_longest(before[i1:i2], after[j1:j2]))]
-    return pairs
+    i, j = len(before), len(after)
+    while i or j:
+        up, on = least[i][j][1]
+        i, j = i - up, j - on
+        pairs.append((i, before[i] if up else None, after[j] if on else None))
+    return pairs[::-1]
+
+
+def _differing(before: Block, after: Block) -> int:
+    """Fields that differ."""
+    return sum(getattr(before, item.name) != getattr(after, item.name) for item in dataclasses.fields(before))
 
 
 def _part_change(place: str, before: Block | Head | None, after: Block | Head | None) -> list[Change]:

@@ -46,6 +46,12 @@ def export(
     max_accuracy_drop: Annotated[
         float, typer.Option(help="Validation accuracy that 8 bits may cost; layers that cost more stay in float.")
     ] = 0.01,
+    min_agreement: Annotated[
+        float,
+        typer.Option(
+            help="Share of validation images of which 8 bits must say what float32 says; layers stay in float for it."
+        ),
+    ] = 0.985,
     calibration_images: Annotated[
         int, typer.Option(min=1, help="Training images that 8-bit activations are scaled by.")
     ] = 256,
@@ -74,6 +80,7 @@ def export(
         batch=_batch(batch, dynamic=dynamic_batch),
         preprocessing=preprocess,
         max_drop=max_accuracy_drop,
+        min_agreement=min_agreement,
         calibration_images=calibration_images,
         measured_on=_target(measure, format),
     )

@@ -134,7 +134,7 @@ def _packed(name: str, tensor: torch.Tensor) -> tuple[dict[str, Any], bytes, Ten
     dense = array.astype(_TYPES[str(array.dtype)]).tobytes()
     about: dict[str, Any] = {"name": name, "shape": list(array.shape), "type": str(array.dtype)}
     density = float(np.count_nonzero(array) / max(array.size, 1))
-    if array.dtype == np.float32 and array.ndim > 1 and len(np.unique(array)) <= MOST_CLUSTERS:
+    if array.dtype == np.float32 and len(np.unique(array)) <= MOST_CLUSTERS:
         coded = encode(array)
         if len(coded.content) < len(dense):
             size = TensorSize(name, len(dense), len(coded.content), density, coded.clusters, coded.sizes)

@@ -16,6 +16,7 @@ from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.compression.container import SUFFIX, TensorSize, load_compressed, save_compressed
 from nas.compression.magnitude import LEVELS, Layer, Pruned, choose_densities, layers, mask, masks
 from nas.compression.sharing import BITS, Shared, share
+from nas.compression.statistics import settled
 from nas.data import Data, Split
 from nas.errors import CompressionError
 from nas.evaluation import evaluate
@@ -23,7 +24,8 @@ from nas.recipe import Recipe
 from nas.run import Run
 from nas.training import Constraint, train
 
-SCANNED_IMAGES = 2000  # of the validation split, for the sensitivity scan
+SCANNED_IMAGES = 1000  # of the validation split, for the sensitivity scan
+TOO_MUCH = 0.15  # accuracy lost, beyond which a layer is not tried at lower densities
 
 
 class Events(Protocol):
@@ -120,7 +122,7 @@ def compress(
         raise CompressionError("a network with a layer of at least 256 weights is needed: there is nothing to compress")
     densities = stages.densities(start, found)
     pruned = stages.pruned(start, densities)
-    shared = stages.shared(pruned, found)
+    shared = settled(stages.shared(pruned, found))
     judged = {
         name: evaluate(one.network(), data.test, data).accuracy
         for name, one in (("before", start), ("pruned", pruned), ("after", shared))
@@ -241,10 +243,13 @@ class _Stages:
             weights = parameters[layer.name]
             kept = weights.detach().clone()
             drops[layer.name] = {1.0: 0.0}
+            lost = 0.0
             for level in LEVELS[1:]:
-                with torch.no_grad():
-                    weights.copy_(kept * mask(kept, level))
-                drops[layer.name][level] = base - evaluate(network, few, self.data).accuracy
+                if lost <= TOO_MUCH:
+                    with torch.no_grad():
+                        weights.copy_(kept * mask(kept, level))
+                    lost = base - evaluate(network, few, self.data).accuracy
+                drops[layer.name][level] = lost if lost <= TOO_MUCH else 1.0
             with torch.no_grad():
                 weights.copy_(kept)
         return drops

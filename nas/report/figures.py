@@ -47,7 +47,7 @@ def front(finalists: Sequence[Row], *, budget_ms: float | None) -> Spec:
                 "x": _ms("ms"),
                 "y": {**ACCURACY, "field": "accuracy"},
                 "color": _colour("where"),
-                "shape": _colour("where"),
+                "shape": {**_colour("where"), "legend": None},
                 "tooltip": _tooltip(
                     ("network", None),
                     ("accuracy", ".2%"),
@@ -216,7 +216,7 @@ def fronts(rows: Sequence[Row]) -> Spec:
                 {"mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5}, "encoding": encoding},
                 {
                     "mark": {"type": "point", "filled": True, "size": 90, "cursor": "pointer"},
-                    "encoding": {**encoding, "shape": _colour("run")},
+                    "encoding": {**encoding, "shape": {**_colour("run"), "legend": None}},
                 },
             ]
         },

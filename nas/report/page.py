@@ -1,6 +1,7 @@
 """A report as one HTML file with everything inside, and its figures as SVG and PNG files."""
 
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib import resources
@@ -35,6 +36,7 @@ def render(page: Page) -> str:
         style=Markup(_resource("page.css")),
         scripts=[Markup(script.replace("</script", "<\\/script")) for script in scripts],
         spec=lambda figure: Markup(_inside_html(figure.spec)),
+        with_code=lambda text: Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(Markup.escape(text)))),
     )
 
 

@@ -134,7 +134,8 @@ def _front(result: Json, finalists: list[Json]) -> list[Section]:
                 "where": where,
             }
         )
-        measured = number(entry.get("measured_ms")) + ("" if entry.get("stable", True) else " (unstable)")
+        unstable = entry.get("measured_ms") is not None and not entry.get("stable", True)
+        measured = number(entry.get("measured_ms")) + " (unstable)" * unstable
         cells.append(
             (
                 Cell(entry_label(entry), entry["fingerprint"]),
@@ -263,7 +264,7 @@ def _networks(folder: Folder, finalists: list[Json], model: Predictor | None) ->
         if entry:
             facts += [
                 ("predicted", f"{number(entry.get('predicted_ms'))} ms"),
-                ("measured", f"{number(entry.get('measured_ms'))} ms"),
+                ("measured", "not" if entry.get("measured_ms") is None else f"{number(entry['measured_ms'])} ms"),
             ]
         drawn.append(draw(checkpoint.architecture, model, facts=tuple(facts)))
     return drawn, curves

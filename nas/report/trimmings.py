@@ -10,6 +10,8 @@ from nas.report.drawing import draw
 from nas.report.reading import Folder, number
 from nas.report.searches import Json, error_section
 
+WIDTHS = ("cout", "hidden", "squeeze", "expand1x1", "expand3x3", "se", "key_dim", "value_dim", "heads")
+
 
 def trimming_page(folder: Folder) -> Page:
     """Everything that `nas netadapt` left, finished or not."""
@@ -22,8 +24,8 @@ def trimming_page(folder: Folder) -> Page:
     end = folder.checkpoint(folder.moved(str(result.get("checkpoint") or steps[-1]["checkpoint"]))) if steps else None
     final = {"network": "trimmed", "fingerprint": "trimmed", **result} if result else None
     drawn = [
-        draw(checkpoint.architecture, model, facts=(("", what),))
-        for checkpoint, what in ((start, "the start"), (end, "the trimmed network"))
+        draw(checkpoint.architecture, model, facts=(("which", what),))
+        for checkpoint, what in ((start, "start"), (end, "trimmed"))
         if checkpoint is not None
     ]
     return Page(
@@ -107,7 +109,7 @@ def _widths(start: Checkpoint | None, end: Checkpoint | None) -> list[Section]:
         if "-" in change.fields:
             dropped.append(change.place)
         for name, (before, after) in change.fields.items():
-            if isinstance(before, int) and isinstance(after, int) and not isinstance(before, bool):
+            if name in WIDTHS and isinstance(before, int) and isinstance(after, int):
                 rows.append((f"{change.place} {name}", before, after))
     if not rows and not dropped:
         return []

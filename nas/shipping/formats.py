@@ -61,6 +61,7 @@ class Wish:
         batch: images per run of the file; None leaves it open (ONNX formats).
         preprocessing: cutting out, resizing and normalising belong to the file (ONNX formats).
         max_drop: validation accuracy that 8 bits may cost, in [0, 1].
+        min_agreement: share of validation images of which 8 bits must say what float32 says, in [0, 1].
         calibration_images: training images that tell the ranges of 8-bit activations.
         measured_on: device whose milliseconds are told (ONNX formats).
 
@@ -72,6 +73,7 @@ class Wish:
     batch: int | None = 1
     preprocessing: bool = False
     max_drop: float = int8.MAX_DROP
+    min_agreement: float = int8.MIN_AGREEMENT
     calibration_images: int = int8.CALIBRATION_IMAGES
     measured_on: Target | None = None
 
@@ -166,6 +168,7 @@ def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None,
             data,
             batch=wish.batch,
             max_drop=wish.max_drop,
+            min_agreement=wish.min_agreement,
             calibration_images=wish.calibration_images,
             on_progress=on_progress,
         )

@@ -91,3 +91,15 @@ def test_inserted_and_replaced_blocks_and_settings() -> None:
 @settings(max_examples=50)
 def test_there_are_changes_exactly_between_different_networks(one: Architecture, other: Architecture) -> None:
     assert (changes(one, other) == []) == (one == other)
+
+
+def test_blocks_around_dropped_ones_are_compared_with_what_they_were() -> None:
+    residual = UIB(cout=48, hidden=192, residual=True)
+    before = (Conv(cout=48), UIB(cout=48, hidden=96, stride=2), residual, UIB(cout=96, hidden=384, stride=2))
+    after = (before[0], dataclasses.replace(before[1], hidden=40), dataclasses.replace(before[3], hidden=200))
+    found = changes(Architecture(before, resolution=32), Architecture(after, resolution=32))
+    assert [(change.place, set(change.fields)) for change in found] == [
+        ("blocks.1", {"hidden"}),
+        ("blocks.2", {"-"}),
+        ("blocks.3", {"hidden"}),
+    ]

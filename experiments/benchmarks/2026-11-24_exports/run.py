@@ -1,4 +1,4 @@
-"""Every format beside the checkpoint: references and 20 sampled networks; 8 bits on trained ones, timed beside float32."""
+"""Every float format beside the checkpoint: references and 20 sampled networks."""
 
 import argparse
 import dataclasses
@@ -9,16 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.record import write_record
-from latency.comparison import compare
-from latency.settings import Effort
-from latency.target import load_target
-from nas.checkpoint import load_checkpoint
-from nas.data import Data, load_data
+from nas.data import load_data
 from nas.deployment import random_checkpoint
 from nas.errors import ExportError
-from nas.evaluation import as_trained
 from nas.shipping.formats import Wish, export
-from searchspace.architecture import Architecture, lower
+from searchspace.architecture import Architecture
 from searchspace.references import REFERENCES, reference
 from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
@@ -26,7 +21,6 @@ from searchspace.space import load_space
 HERE = Path(__file__).parent
 SIDE = 96  # pixels of the references' images
 SAMPLED = 20
-EFFORT = Effort(processes=3, slices=12, limit_s=15.0)
 WISHES = {
     "onnx": Wish(format="onnx"),
     "onnx, any batch, from pixels": Wish(format="onnx", batch=None, preprocessing=True),
@@ -39,19 +33,11 @@ WISHES = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("float", "int8", "time"), help="time needs the machine for itself")
-    parser.add_argument("--data", default="cifar10", help="CIFAR-10, for float and int8")
-    parser.add_argument("--trained", nargs="*", type=Path, default=[], help="checkpoints trained on it, for int8")
-    parser.add_argument("--work", type=Path, default=Path("exports"), help="where int8 leaves its files for time")
+    parser.add_argument("part", choices=("float",))
+    parser.add_argument("--data", default="cifar10", help="CIFAR-10")
     parser.add_argument("--formats", nargs="*", default=["onnx", "onnx, any batch, from pixels", "ort", "torch"])
     arguments = parser.parse_args()
-    match arguments.part:
-        case "float":
-            lines = _untrained(arguments.data, {name: WISHES[name] for name in arguments.formats})
-        case "int8":
-            lines = _trained(arguments.data, arguments.trained, arguments.work)
-        case _:
-            lines = _timed(arguments.work)
+    lines = _untrained(arguments.data, {name: WISHES[name] for name in arguments.formats})
     found = []
     for line in lines:
         print(json.dumps(line), flush=True)
@@ -87,50 +73,6 @@ def _untrained(source: str, wishes: dict[str, Wish]) -> Iterator[dict[str, Any]]
                 "fingerprint": architecture.fingerprint,
                 **{key: report[key] for key in ("bytes", "max_abs_diff", "compared_on")},
             }
-
-
-def _trained(source: str, checkpoints: list[Path], work: Path) -> Iterator[dict[str, Any]]:
-    """8 bits: what it costs, on validation (where agreement is judged) and on test."""
-    for path in checkpoints:
-        checkpoint = load_checkpoint(path)
-        data = _as_trained(source, checkpoint)
-        name = checkpoint.architecture.name or checkpoint.architecture.fingerprint
-        plain = export(checkpoint, work / f"{name}.onnx", Wish(format="onnx"))
-        report = export(checkpoint, work / f"{name}-int8.onnx", Wish(format="onnx-int8"), data=data)
-        yield {
-            "network": name,
-            "what": "onnx-int8",
-            "resolution": checkpoint.architecture.resolution,
-            "macs": lower(checkpoint.architecture).macs,
-            "float_bytes": plain["bytes"],
-            **{key: value for key, value in report.items() if key not in ("path", "preprocessing")},
-        }
-
-
-def _timed(work: Path) -> Iterator[dict[str, Any]]:
-    """8-bit and float32 files side by side on this machine, one thread."""
-    target = load_target("host")
-    for path in sorted(work.glob("*-int8.onnx")):
-        plain = path.with_name(path.name.replace("-int8", ""))
-        timings = target.open().measure(
-            [path.read_bytes(), plain.read_bytes()], settings=target.settings, effort=EFFORT
-        )
-        ratio = compare(timings[0], timings[1])
-        yield {
-            "network": plain.stem,
-            "what": "latency",
-            "int8_ms": timings[0].low_ms,
-            "float_ms": timings[1].low_ms,
-            "ratio": ratio.ratio,
-            "ratio_low": ratio.low,
-            "ratio_high": ratio.high,
-            "stable": [timing.stable for timing in timings],
-        }
-
-
-def _as_trained(source: str, checkpoint: Any) -> Data:
-    data = load_data(source, resolution=checkpoint.architecture.resolution, seed=int(checkpoint.metrics.get("seed", 0)))
-    return as_trained(data, checkpoint)
 
 
 if __name__ == "__main__":

@@ -165,9 +165,9 @@ def test_layers_that_eight_bits_hurt_stay_in_float_and_are_named(
     layers = [node.name for node in onnx.load_from_string(onnx_model(checkpoint)).graph.node if node.op_type == "Conv"]
     bad = {layers[1], layers[2]}
 
-    def ruining(model: bytes, images: torch.Tensor, *, leave: Any = (), only: str | None = None) -> bytes:
+    def ruining(model: bytes, images: torch.Tensor, *, leave: Any = (), only: str | None = None, **rest: Any) -> bytes:
         hurt = [name for name in bad if name not in leave and only in (None, name)]
-        made = onnx.load_from_string(honest(model, images, leave=leave, only=only))
+        made = onnx.load_from_string(honest(model, images, leave=leave, only=only, **rest))
         for tensor in made.graph.initializer:
             if any(tensor.name.startswith(f"{name}.weight") and "scale" in tensor.name for name in hurt):
                 value = onnx.numpy_helper.to_array(tensor)
@@ -176,9 +176,12 @@ def test_layers_that_eight_bits_hurt_stay_in_float_and_are_named(
         return serialized
 
     monkeypatch.setattr(int8, "_static", ruining)
-    found = int8.quantize(checkpoint, DATA, max_drop=0.02)
+    found = int8.quantize(checkpoint, DATA, max_drop=0.02, min_agreement=0.0)
     assert bad <= set(found.float_layers)
     assert found.float_accuracy - found.accuracy <= 0.02
+    found = int8.quantize(checkpoint, DATA, max_drop=1.0, min_agreement=0.97)
+    assert bad <= set(found.float_layers)
+    assert found.agreement >= 0.97
 
 
 def test_eight_bits_need_images_of_the_networks_classes(tmp_path: Path, checkpoint: Checkpoint) -> None:
