@@ -1,6 +1,6 @@
 """Compares every brief score with full training: writes `result.jsonl`, from what `run.py` left in a folder.
 
-python experiments/benchmarks/2026-11-24_rank_fidelity/analyse.py --work FOLDER --data CIFAR10
+python experiments/benchmarks/2026-11-25_rank_fidelity/analyse.py --work FOLDER --data CIFAR10
 """
 
 import argparse
