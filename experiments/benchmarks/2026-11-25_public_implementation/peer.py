@@ -17,7 +17,7 @@ import torch.nn.functional as F
 import torchvision.transforms as T
 from torch.utils.data import DataLoader, Dataset
 
-EPOCHS, BATCH, LR = 3, 128, 0.15
+EPOCHS, BATCH, LR = 2, 128, 0.15
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 

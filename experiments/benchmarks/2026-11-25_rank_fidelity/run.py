@@ -64,18 +64,18 @@ class Way:
 
 WAYS = {
     "own_2.5k": Way(2_500, average=True),
-    "full_40k": Way(40_000, seed=REFERENCE_SEED),
+    "full_30k": Way(30_000, seed=REFERENCE_SEED),
     "own_1k": Way(1_000, average=True),
-    "own_5k": Way(5_000, average=True),
+    "warm_2.5k": Way(2_500, inherit=("own_2.5k", "others")),
     "2.5k+7.5k": Way(7_500, after="own_2.5k"),
-    "warm_2.5k": Way(2_500, inherit=("own_5k", "others")),
-    "constant_5k": Way(5_000, schedule="constant", looks=(1_000, 2_500)),
+    "own_5k": Way(5_000, average=True),
+    "warm_1k": Way(1_000, inherit=("own_2.5k", "others")),
+    "constant_2.5k": Way(2_500, schedule="constant", looks=(1_000,)),
     "own_5k_16px": Way(5_000, resolution=16),
     "warm_chain_2.5k": Way(2_500, inherit=("warm_chain_2.5k", "earlier")),
-    "warm_1k": Way(1_000, inherit=("own_5k", "others")),
     "plain_2.5k": Way(2_500, augment=False),
     "5k+15k": Way(15_000, after="own_5k"),
-    "full_40k_again": Way(40_000, seed=2),
+    "full_30k_again": Way(30_000, seed=2),
 }
 
 
