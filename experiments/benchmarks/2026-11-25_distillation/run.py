@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from scipy.stats import ttest_rel
 
 from experiments.record import write_record
+from experiments.splits import write_splits
 
 HERE = Path(__file__).parent
 SEEDS = 3
@@ -37,6 +38,10 @@ def main() -> None:
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * given.minutes
+    images = given.work / "images.npz"  # with one validation split for all seeds, so that the teacher is asked once
+    with FileLock(given.work / "images.lock"):
+        if not images.exists():
+            write_splits(given.data, images)
     lesson = ["--teacher", str(given.work / "teacher-0" / "network.pt"), *LESSON]
     orders: dict[str, list[str]] = {"teacher-0": []}
     for seed in range(SEEDS):  # one with, one without: so that nothing but the teacher differs
@@ -56,12 +61,13 @@ def train(given: argparse.Namespace, name: str, more: list[str], deadline: float
     if more and not Path(more[1]).exists():
         return False
     files = [str(HERE / f"{network}.json"), "--recipe", str(HERE / f"{network}.yaml"), "--out", str(given.work / name)]
-    command = [sys.executable, "-m", "nas", "train", *files, "--data", given.data, "--seed", seed, "--threads", "1"]
+    usual = ["--data", str(given.work / "images.npz"), "--seed", seed, "--threads", "1", "--json"]
+    command = [sys.executable, "-m", "nas", "train", *files, *usual, *more]
     environment = {**os.environ, "XDG_CACHE_HOME": str(given.work / "cache")}
     try:
         with FileLock(given.work / f"{name}.lock", timeout=0):
             left_s = max(1.0, deadline - time.monotonic())
-            subprocess.run([*command, *more, "--json"], env=environment, timeout=left_s, check=True)
+            subprocess.run(command, env=environment, timeout=left_s, check=True)
     except (Timeout, subprocess.TimeoutExpired):
         return False
     return True

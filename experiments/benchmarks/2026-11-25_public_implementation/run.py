@@ -14,10 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
 from experiments.record import write_record
-from nas.data import Split, load_data
+from experiments.splits import write_splits
 
 HERE = Path(__file__).parent
 SEEDS = 3
@@ -35,9 +33,9 @@ def main() -> None:
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes
     images = given.work / "cifar10.npz"
+    given.work.mkdir(parents=True, exist_ok=True)
     if not images.exists():
-        given.work.mkdir(parents=True, exist_ok=True)
-        write_images(given.data, images)
+        write_splits(given.data, images)
     network = ["mobilenet_v4_conv_s", "--width-multiplier", "0.5", "--recipe", str(HERE / "recipe.yaml")]
     ours = [sys.executable, "-m", "nas", "train", *network, "--data", str(images), "--threads", "1", "--json"]
     theirs = [given.peer, str(HERE / "peer.py"), "--images", str(images)]
@@ -48,19 +46,6 @@ def main() -> None:
                 left_s = max(1.0, deadline - time.monotonic())
                 subprocess.run([*command, "--seed", str(seed), "--out", str(folder)], timeout=left_s, check=True)
     tell(given.work)
-
-
-def write_images(source: str, path: Path) -> None:
-    """The splits of `nas`, as arrays: (N, H, W, 3)."""
-    data = load_data(source, resolution=32)
-    arrays = {}
-    for name in ("train", "validation", "test"):
-        split: Split = getattr(data, name)
-        rows = slice(None) if split.rows is None else split.rows
-        short = name.replace("validation", "val")
-        arrays[f"x_{short}"] = split.images[rows].permute(0, 2, 3, 1).contiguous().numpy()
-        arrays[f"y_{short}"] = split.labels.numpy()
-    np.savez(path, **arrays)
 
 
 def tell(work: Path) -> None:

@@ -4,6 +4,7 @@ python experiments/benchmarks/2026-11-25_rank_fidelity/analyse.py --work FOLDER 
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
 
 from experiments.record import write_record
 from nas.data import load_data
@@ -19,8 +21,21 @@ from nas.zero_cost import zero_cost_score
 from searchspace.architecture import Architecture
 
 HERE = Path(__file__).parent
-FULL, AGAIN = "full_20k", "full_20k_again"
+FULL, AGAIN = "full_32k", "full_32k_again"
+PIXELS = 16
 FEWEST = 12  # networks, for a tau to be worth telling
+PAIRS = (
+    ("warm_2k", "own_2k"),
+    ("warm_chain_2k", "own_2k"),
+    ("warm_1k", "own_1k"),
+    ("warm_1k", "own_2k"),
+    ("own_1k", "own_2k"),
+    ("own_5k", "own_2k"),
+    ("own_4k_12px", "own_2k"),
+    ("plain_2k", "own_2k"),
+    ("2k+6k", "own_2k"),
+    ("5k+15k", "own_5k"),
+)
 SUBSETS = (1_000, 2_500)  # of the 5,000 validation images
 
 
@@ -66,6 +81,9 @@ def main() -> None:
             values = scored.pop("values")
             lines.append({"what": "score", "way": way, **scored, **agreement(values, reference)})
     lines += between(units)
+    for way, other in PAIRS:
+        if len(units.get(way, {}).keys() & units.get(other, {}).keys() & reference.keys()) >= FEWEST:
+            lines.append({"what": f"{way} against {other}", **difference(units[way], units[other], reference)})
     for name, (values, seconds) in untrained(given.work, given.data, networks).items():
         line = {"what": "score", "way": "untrained", "score": name, "seconds": round(statistics.median(seconds), 3)}
         lines.append(line | agreement(dict(enumerate(values)), reference))
@@ -86,8 +104,11 @@ def untrained(work: Path, data: str, networks: list[dict[str, Any]]) -> dict[str
     """Scores of the networks as they are, and the seconds that each took; kept in the folder."""
     kept = work / "untrained" / "scores.json"
     if not kept.exists():
-        images = load_data(data, resolution=32)
-        architectures = [Architecture.from_dict(network["architecture"]) for network in networks]
+        images = load_data(data, resolution=PIXELS)
+        architectures = [
+            dataclasses.replace(Architecture.from_dict(network["architecture"]), resolution=PIXELS)
+            for network in networks
+        ]
         both: dict[str, tuple[list[float], list[float]]] = {"ms": ([one["ms"] for one in networks], [0.0])}
         for name in ZERO_COSTS:
             pairs = [zero_cost_score(name, architecture, images) for architecture in architectures]
@@ -105,7 +126,7 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
     for look in range(len(some["looks"])):
         points = {index: unit["looks"][look] for index, unit in done.items()}
         images = some["looks"][look]["images"]
-        steps = images // 32
+        steps = len(next(iter(done.values()))["losses"]) * images // some["images"]
         training_s = statistics.median(point["training_s"] for point in points.values())
         judging_s = statistics.median(point["last"]["seconds"] for point in points.values())
         common = {"images": images, "training_s": round(training_s, 2)}
@@ -115,10 +136,10 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
 
         add("accuracy", {i: point["last"]["accuracy"] for i, point in points.items()}, training_s + judging_s)
         add("loss", {i: -point["last"]["loss"] for i, point in points.items()}, training_s + judging_s)
-        for kind in ("accuracy", "loss"):
-            sign = 1 if kind == "accuracy" else -1
-            average = {i: sign * point["ema_0.98"][kind] for i, point in points.items()}
-            add(f"ema {kind}", average, training_s + judging_s)
+        if all("ema_0.98" in point for point in points.values()):
+            for kind, sign in (("accuracy", 1), ("loss", -1)):
+                average = {i: sign * point["ema_0.98"][kind] for i, point in points.items()}
+                add(f"ema {kind}", average, training_s + judging_s)
         losses = {i: np.array(unit["losses"][:steps]) for i, unit in done.items()}
         add("training loss, sum", {i: -one.sum() for i, one in losses.items()}, training_s)
         add("training loss, last half", {i: -one[steps // 2 :].mean() for i, one in losses.items()}, training_s)
@@ -137,13 +158,34 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
 def between(units: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
     """How alike rungs rank as the ones that follow them."""
     lines = []
-    for one, other in (("own_2.5k", "2.5k+5k"), ("own_5k", "5k+10k")):
+    for one, other in (("own_2k", "2k+6k"), ("own_5k", "5k+15k")):
         if one in units and other in units:
             for score, sign in (("accuracy", 1), ("loss", -1)):
                 first = {i: sign * unit["looks"][-1]["last"][score] for i, unit in units[one].items()}
                 second = {i: sign * unit["looks"][-1]["last"][score] for i, unit in units[other].items()}
                 lines.append({"what": f"{one} → {other}", "score": score, **agreement(first, second)})
     return lines
+
+
+def difference(one: dict[int, Any], other: dict[int, Any], reference: dict[int, float]) -> dict[str, Any]:
+    """By how much one way's accuracy has another tau than the other's, over the same networks, with its 90 % interval."""
+    both = np.array(sorted(one.keys() & other.keys() & reference.keys()))
+    first, second = (np.array([unit[i]["looks"][-1]["last"]["accuracy"] for i in both]) for unit in (one, other))
+    full = np.array([reference[i] for i in both])
+    source = np.random.default_rng(0)
+
+    def gain(rows: np.ndarray) -> float:
+        return float(kendalltau(first[rows], full[rows]).statistic - kendalltau(second[rows], full[rows]).statistic)
+
+    drawn = [gain(source.integers(0, len(both), len(both))) for _ in range(1000)]
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    return {
+        "tau": round(gain(np.arange(len(both))), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+        "candidates": len(both),
+        "accuracy_points": round(100 * float((first - second).mean()), 2),
+    }
 
 
 def agreement(values: dict[int, float], reference: dict[int, float]) -> dict[str, Any]:
