@@ -4,7 +4,6 @@ python experiments/benchmarks/2026-11-25_rank_fidelity/analyse.py --work FOLDER 
 """
 
 import argparse
-import dataclasses
 import json
 import statistics
 from pathlib import Path
@@ -21,19 +20,19 @@ from nas.zero_cost import zero_cost_score
 from searchspace.architecture import Architecture
 
 HERE = Path(__file__).parent
-FULL, AGAIN = "full_32k", "full_32k_again"
-PIXELS = 16
+FULL, AGAIN = "full_20k", "full_20k_again"
+KNOWN = "reference.json"
 FEWEST = 12  # networks, for a tau to be worth telling
 PAIRS = (
-    ("warm_2k", "own_2k"),
-    ("warm_chain_2k", "own_2k"),
+    ("warm_2.5k", "own_2.5k"),
+    ("warm_chain_2.5k", "own_2.5k"),
     ("warm_1k", "own_1k"),
-    ("warm_1k", "own_2k"),
-    ("own_1k", "own_2k"),
-    ("own_5k", "own_2k"),
-    ("own_4k_12px", "own_2k"),
-    ("plain_2k", "own_2k"),
-    ("2k+6k", "own_2k"),
+    ("warm_1k", "own_2.5k"),
+    ("own_1k", "own_2.5k"),
+    ("own_5k", "own_2.5k"),
+    ("own_5k_16px", "own_2.5k"),
+    ("plain_2.5k", "own_2.5k"),
+    ("2.5k+7.5k", "own_2.5k"),
     ("5k+15k", "own_5k"),
 )
 SUBSETS = (1_000, 2_500)  # of the 5,000 validation images
@@ -50,7 +49,9 @@ def main() -> None:
     for path in sorted(given.work.glob("*.json")):
         unit = json.loads(path.read_text())
         units.setdefault(unit["way"], {})[unit["network"]] = unit
-    full = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units[FULL].items()}
+    known = json.loads((HERE / KNOWN).read_text())
+    full = {int(index): accuracy for index, accuracy in known["accuracies"].items()}
+    full |= {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units[FULL].items()}
     again = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units.get(AGAIN, {}).items()}
     reference = {index: (full[index] + again[index]) / 2 if index in again else full[index] for index in full}
     full_s = statistics.median(unit["training_s"] for unit in units[FULL].values())
@@ -58,6 +59,7 @@ def main() -> None:
         {
             "what": "reference",
             "networks": len(reference),
+            "of_another_day": len(known["accuracies"]),
             "accuracies": [round(reference[index], 4) for index in sorted(reference)],
             "spread_sd": round(statistics.stdev(reference.values()), 4),
             "training_s": round(full_s, 1),
@@ -104,11 +106,8 @@ def untrained(work: Path, data: str, networks: list[dict[str, Any]]) -> dict[str
     """Scores of the networks as they are, and the seconds that each took; kept in the folder."""
     kept = work / "untrained" / "scores.json"
     if not kept.exists():
-        images = load_data(data, resolution=PIXELS)
-        architectures = [
-            dataclasses.replace(Architecture.from_dict(network["architecture"]), resolution=PIXELS)
-            for network in networks
-        ]
+        images = load_data(data, resolution=32)
+        architectures = [Architecture.from_dict(network["architecture"]) for network in networks]
         both: dict[str, tuple[list[float], list[float]]] = {"ms": ([one["ms"] for one in networks], [0.0])}
         for name in ZERO_COSTS:
             pairs = [zero_cost_score(name, architecture, images) for architecture in architectures]
@@ -158,7 +157,7 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
 def between(units: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
     """How alike rungs rank as the ones that follow them."""
     lines = []
-    for one, other in (("own_2k", "2k+6k"), ("own_5k", "5k+15k")):
+    for one, other in (("own_2.5k", "2.5k+7.5k"), ("own_5k", "5k+15k")):
         if one in units and other in units:
             for score, sign in (("accuracy", 1), ("loss", -1)):
                 first = {i: sign * unit["looks"][-1]["last"][score] for i, unit in units[one].items()}
