@@ -7,6 +7,7 @@ Each process takes its part of every batch; gradients are averaged. The first on
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -56,6 +57,8 @@ class Ranks:
 
 
 ALONE = Ranks()
+GRADIENT_STRIDES = "Grad strides do not match bucket view"
+"""What torch warns of where weights lie channels-last but have one input channel, so that their layout is a matter of taste."""
 
 
 def ranks_of_environment() -> Ranks:
@@ -75,6 +78,8 @@ def joined(ranks: Ranks) -> Iterator[None]:
         torch.cuda.set_device(ranks.local)
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", GRADIENT_STRIDES, UserWarning)
+            yield
     finally:
         distributed.destroy_process_group()

@@ -48,7 +48,7 @@ from nas.study import (
     progress,
 )
 from nas.survey import Answers, Survey, survey
-from nas.threads import fastest_threads
+from nas.threads import known_setup
 from nas.workers import default_processes, side_by_side
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
@@ -195,7 +195,7 @@ def run_search(
         "reward": settings.reward,
     }
     workers = min(settings.workers or default_processes(), settings.trials)
-    torch.set_num_threads(run.once("threads", lambda: fastest_threads(_typical(space, surveyed), trainer.recipe)))
+    torch.set_num_threads(run.once("threads", lambda: known_setup(_typical(space, surveyed), trainer.recipe).threads))
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,

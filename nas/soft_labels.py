@@ -21,7 +21,7 @@ from torch import Tensor
 from nas.data import Augmentation, Batches, Data
 from nas.errors import TrainingError
 from nas.teachers import Teacher
-from searchspace.files import write_atomically
+from searchspace.files import cache_folder, write_atomically
 
 CHUNK = 8192
 """Images between two entries of the journal."""
@@ -44,11 +44,6 @@ class SoftLabels:
     notes: tuple[str, ...]
 
 
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/pocketnas/soft_labels`, by default below `~/.cache`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pocketnas" / "soft_labels"
-
-
 def soft_labels(
     teacher: Teacher,
     data: Data,
@@ -66,7 +61,7 @@ def soft_labels(
         data: whose training split.
         augment: how images are changed.
         replicas: in how many ways.
-        folder: where answers are kept; None: `default_folder()`.
+        folder: where answers are kept; None: `$XDG_CACHE_HOME/pocketnas/soft_labels`.
         device: where the teacher computes.
         on_progress: told how many of how many images were asked about.
 
@@ -75,7 +70,7 @@ def soft_labels(
     """
     teacher.check(data)
     batches = Batches(split=data.train, data=data, batch_size=BATCH, augment=augment, replicas=replicas, device=device)
-    place = (folder or default_folder()) / _key(teacher, data, augment)
+    place = (folder or cache_folder("soft_labels")) / _key(teacher, data, augment)
     notes: list[str] = []
     try:
         place.mkdir(parents=True, exist_ok=True)

@@ -2,18 +2,29 @@
 
 Threads wait for each other after every operator: where networks are small, or cores are busy with other work, that costs more
 than it gains. And which memory layout is faster depends on the kinds of convolution in a network.
+
+Layouts and threads round differently, and where two are about as fast chance picks either. So what was found is remembered: on
+one machine the same training gives the same weights.
 """
 
+import contextlib
+import dataclasses
+import hashlib
 import itertools
+import json
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
+from latency.runner import cpu_facts
 from nas.memory import keep_freed_memory
 from nas.recipe import Recipe
 from searchspace.architecture import Architecture
+from searchspace.errors import NasError
+from searchspace.files import cache_folder, write_atomically
 from searchspace.network import Network
 
 ROUNDS, STEPS = 2, 2
@@ -62,9 +73,29 @@ def fastest_setup(architecture: Architecture, recipe: Recipe, *, threads: int | 
     return min(best, key=best.__getitem__)
 
 
-def fastest_threads(architecture: Architecture, recipe: Recipe) -> int:
-    """The threads of the fastest set-up."""
-    return fastest_setup(architecture, recipe).threads
+def known_setup(architecture: Architecture, recipe: Recipe, *, threads: int | None = None) -> Setup:
+    """As `fastest_setup`, measured once for a network, batch and number of threads on this machine, then remembered.
+
+    It is kept in `$XDG_CACHE_HOME/pocketnas/setups`, by default below `~/.cache`, and may be deleted at any time.
+    """
+    machine = [cpu_facts()[0], torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
+    asked = [architecture.fingerprint, min(recipe.batch_size, PROBE_IMAGES), recipe.channels_last, threads]
+    key = hashlib.blake2b(json.dumps([*machine, *asked]).encode(), digest_size=16).hexdigest()
+    path = cache_folder("setups") / f"{key}.json"
+    known = _remembered(path)
+    if known is None:
+        known = fastest_setup(architecture, recipe, threads=threads)
+        with contextlib.suppress(NasError):  # where nothing can be kept it is measured again
+            write_atomically(path, json.dumps(dataclasses.asdict(known)).encode())
+    return known
+
+
+def _remembered(path: Path) -> Setup | None:
+    try:
+        content = json.loads(path.read_bytes())
+        return Setup(int(content["threads"]), bool(content["channels_last"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _step_s(network: Network, images: torch.Tensor) -> float:

@@ -76,3 +76,8 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
+
+
+def cache_folder(kind: str) -> Path:
+    """For what can be made again at any time: `$XDG_CACHE_HOME/pocketnas/KIND`, by default below `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "pocketnas" / kind

@@ -218,12 +218,12 @@ def _finish(run: "Run", result: "TrainingResult", images: "Data") -> dict[str, A
 
 def _setup(run: "Run", architecture: "Architecture", recipe: "Recipe", threads: int | None) -> "Setup":
     """As when the run was started: another number of threads, or another layout, would round differently."""
-    from nas.threads import Setup, fastest_setup
+    from nas.threads import Setup, known_setup
 
     kept = run.read_json("machine.json")
     if kept is not None:
         return Setup(threads or int(kept["threads"]), bool(kept["channels_last"]))
-    setup = fastest_setup(architecture, recipe, threads=threads)
+    setup = known_setup(architecture, recipe, threads=threads)
     run.write_json("machine.json", dataclasses.asdict(setup))
     return setup
 

@@ -144,7 +144,8 @@ class Batches:
             chosen = self._images.view(-1, channels).index_select(0, pixels.view(-1)).view(-1, size, size, channels)
             if self.augment.changes:
                 chosen = toned(chosen, planned[:, 4:], magnitude=magnitude)
-        images = chosen.to(self.device).permute(0, 3, 1, 2).to(torch.float32).sub_(self._mean).mul_(self._inverse_std)
+        lines = chosen.to(self.device).flatten(2).to(torch.float32).sub_(self._mean).mul_(self._inverse_std)
+        images = lines.view(chosen.shape).permute(0, 3, 1, 2)
         return images if self.channels_last else images.contiguous(), self._labels[rows].to(self.device)
 
     @cached_property
@@ -163,11 +164,12 @@ class Batches:
 
     @cached_property
     def _mean(self) -> Tensor:
-        return 255 * torch.tensor(self.data.mean, device=self.device).view(1, -1, 1, 1)
+        """For a line of pixels, (W · C,): over three channels alone arithmetic is ten times slower."""
+        return 255 * torch.tensor(self.data.mean, device=self.device).repeat(self.data.resolution)
 
     @cached_property
     def _inverse_std(self) -> Tensor:
-        return 1 / (255 * torch.tensor(self.data.std, device=self.device).view(1, -1, 1, 1))
+        return 1 / (255 * torch.tensor(self.data.std, device=self.device).repeat(self.data.resolution))
 
 
 def _generator(purpose: str) -> torch.Generator:

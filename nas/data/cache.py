@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +39,6 @@ class Decoded:
 
 class _DamagedError(Exception):
     """A cache entry is not what was written; the text says which file and why."""
-
-
-def default_folder() -> Path:
-    """`$XDG_CACHE_HOME/pocketnas/data`, by default below `~/.cache`."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "pocketnas" / "data"
 
 
 def decoded(request: Request, *, folder: Path, progress: Progress) -> tuple[Decoded, tuple[str, ...]]:

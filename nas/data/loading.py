@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from nas.data.arrays import digits_source, npz_source
-from nas.data.cache import Decoded, decoded, default_folder
+from nas.data.cache import Decoded, decoded
 from nas.data.dataset import Data, Split
 from nas.data.decoding import Request
 from nas.data.folder import folder_source
@@ -22,6 +22,7 @@ from nas.data.shards import shard_files, shard_source
 from nas.data.source import Progress, Rows, Source
 from nas.data.splitting import Division, divide, sample
 from nas.errors import DataError
+from searchspace.files import cache_folder
 
 MEMORY_SHARE = 0.4
 """Decoded images that take more of the machine's memory than this stay in their file, which is mapped."""
@@ -81,7 +82,9 @@ def load_data(
     division = divided(
         everything, about
     )  # what is wrong with classes and splits is said before decoding, which may take long
-    pictures, notes = decoded(Request(images, resolution, channels), folder=cache or default_folder(), progress=report)
+    pictures, notes = decoded(
+        Request(images, resolution, channels), folder=cache or cache_folder("data"), progress=report
+    )
     skipped = tuple(f"{images.where(row)}: {reason}" for row, reason in pictures.skipped.items())
     if skipped:
         _check_skipped(source, skipped, len(images), strict=strict)

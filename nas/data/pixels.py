@@ -75,7 +75,10 @@ def _open(encoded: Encoded) -> Image.Image:
         return Image.fromarray(encoded)
     if not encoded:
         raise ValueError("there is a label but no image")
-    return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    try:
+        return Image.open(io.BytesIO(encoded), formats=FORMATS)
+    except PIL.UnidentifiedImageError:  # its text is about the object in memory
+        raise ValueError(f"these bytes are no {', '.join(FORMATS)} image") from None
 
 
 def _is_grey(image: Image.Image) -> bool:

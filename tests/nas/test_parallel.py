@@ -70,6 +70,7 @@ def test_two_processes_train_one_network(tmp_path: Path, monkeypatch: pytest.Mon
             [*torchrun, *command, "--out", "run"], cwd=tmp_path, env=environment, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
+        assert "Warning" not in done.stderr
         (line,) = done.stdout.splitlines()
         told: dict[str, Any] = json.loads(line)
         return told

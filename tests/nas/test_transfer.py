@@ -11,7 +11,6 @@ from nas.deployment import random_checkpoint
 from nas.errors import DataError, TrainingError
 from nas.evaluation import as_trained
 from nas.recipe import Recipe
-from nas.threads import fastest_threads
 from nas.training import train
 from nas.transfer import CLASSIFIER, adapt
 from tests.nas.learning import shapes, small
@@ -79,14 +78,3 @@ def test_images_are_normalised_as_in_training(checkpoint: Checkpoint) -> None:
 def test_other_data_is_refused(checkpoint: Checkpoint, data: Data, message: str) -> None:
     with pytest.raises(DataError, match=message):
         as_trained(data, checkpoint)
-
-
-def test_the_number_of_threads_is_one_of_two_and_nothing_else_changes() -> None:
-    usual, state = torch.get_num_threads(), torch.get_rng_state()
-    torch.set_num_threads(2)
-    try:
-        assert fastest_threads(small(), Recipe(epochs=1)) in (1, 2)
-        assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(usual)
-    assert torch.equal(torch.get_rng_state(), state)

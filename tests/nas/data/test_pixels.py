@@ -112,7 +112,7 @@ def test_other_formats_are_not_opened() -> None:
     """Pillow knows formats whose decoders run other programs; none of them is tried."""
     content = saved(Image.new("RGB", (4, 4)), "EPS")
     assert look(content) is None
-    with pytest.raises(Image.UnidentifiedImageError):
+    with pytest.raises(ValueError, match="these bytes are no PNG, JPEG"):
         decode(content, resolution=4, channels=3)
 
 

@@ -1,6 +1,6 @@
 """Trains the 24 networks of `networks.jsonl` in every way whose ranking this record compares; `analyse.py` compares them.
 
-    python experiments/benchmarks/2026-11-24_rank_fidelity/run.py --data CIFAR10 --work FOLDER [--minutes M]
+    python experiments/benchmarks/2026-11-25_rank_fidelity/run.py --data CIFAR10 --work FOLDER [--minutes M]
 
 One training is a unit: its result is a JSON file in FOLDER (losses of all steps, validation of the last weights and of their
 average, CPU seconds), its weights lie beside it. Units that are there are not repeated, and several processes may work in one
@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from latency.host import computing
 from nas.average import Average
 from nas.data import Batches, Data, load_data
+from nas.memory import keep_freed_memory
 from nas.optimisation import augmentation, learning_rate, make_optimizer
 from nas.recipe import load_recipe
 from searchspace.architecture import Architecture
@@ -28,6 +31,7 @@ from searchspace.files import write_atomically
 from searchspace.network import Network
 
 HERE = Path(__file__).parent
+KNOWN = "reference.json"  # accuracies of full trainings on another day
 DECAYS = (0.98,)
 REFERENCE_SEED, BRIEF_SEED = 0, 1  # a brief score that shared the reference's order and start would be flattered
 
@@ -45,6 +49,7 @@ class Way:
         seed: of start, order and augmentation.
         augment: whether images are moved and mirrored.
         inherit: from which way's siblings weights are taken: those of all others, or of those before it in the list.
+        average: whether an average of the weights is kept, and judged too.
     """
 
     images: int
@@ -55,20 +60,22 @@ class Way:
     seed: int = BRIEF_SEED
     augment: bool = True
     inherit: tuple[str, str] | None = None
+    average: bool = False
 
 
 WAYS = {
-    "own_5k": Way(5_000),
+    "own_2.5k": Way(2_500, average=True),
+    "own_1k": Way(1_000),
     "full_20k": Way(20_000, seed=REFERENCE_SEED),
-    "own_2.5k": Way(2_500),
-    "own_10k": Way(10_000),
-    "5k+10k": Way(10_000, after="own_5k"),
-    "2.5k+5k": Way(5_000, after="own_2.5k"),
-    "constant_10k": Way(10_000, schedule="constant", looks=(2_500, 5_000)),
-    "own_10k_16px": Way(10_000, resolution=16),
-    "warm_2.5k": Way(2_500, inherit=("own_5k", "others")),
+    "warm_2.5k": Way(2_500, inherit=("own_2.5k", "others")),
+    "own_5k": Way(5_000),
+    "warm_1k": Way(1_000, inherit=("own_2.5k", "others")),
+    "2.5k+7.5k": Way(7_500, after="own_2.5k"),
     "warm_chain_2.5k": Way(2_500, inherit=("warm_chain_2.5k", "earlier")),
-    "plain_5k": Way(5_000, augment=False),
+    "constant_2.5k": Way(2_500, schedule="constant", looks=(1_000,)),
+    "own_5k_16px": Way(5_000, resolution=16),
+    "plain_2.5k": Way(2_500, augment=False),
+    "5k+15k": Way(15_000, after="own_5k"),
     "full_20k_again": Way(20_000, seed=2),
 }
 
@@ -81,18 +88,22 @@ def main() -> None:
     parser.add_argument("--ways", default=",".join(WAYS), help="which, in the order of importance")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
     given.work.mkdir(parents=True, exist_ok=True)
     networks = [json.loads(line) for line in (HERE / "networks.jsonl").read_text().splitlines()]
     architectures = [Architecture.from_dict(network["architecture"]) for network in networks]
-    data = {pixels: load_data(given.data, resolution=pixels) for pixels in (32, 16)}
+    data = {pixels: load_data(given.data, resolution=pixels) for pixels in {way.resolution for way in WAYS.values()}}
+    known = json.loads((HERE / KNOWN).read_text())["accuracies"]
     deadline = time.monotonic() + 60 * given.minutes
     for way in given.ways.split(","):
         for index in range(len(architectures)):
             if time.monotonic() > deadline:
                 return
-            with Claim(given.work, f"{index:02}.{way}") as mine:
+            if way == "full_20k" and str(index) in known:
+                continue
+            with Claim(given.work, f"{index:02}.{way}") as mine, computing("training") as give_way:
                 if mine:
-                    train(given.work, architectures, index, way, data)
+                    train(given.work, architectures, index, way, data=data, give_way=give_way)
 
 
 class Claim:
@@ -120,8 +131,16 @@ class Claim:
             self.lock.unlink(missing_ok=True)
 
 
-def train(work: Path, architectures: list[Architecture], index: int, name: str, data: dict[int, Data]) -> None:
-    """Train one network one way."""
+def train(
+    work: Path,
+    architectures: list[Architecture],
+    index: int,
+    name: str,
+    *,
+    data: dict[int, Data],
+    give_way: Callable[[], None],
+) -> None:
+    """Train one network one way, giving way to measuring on this machine between steps."""
     way = WAYS[name]
     architecture = dataclasses.replace(architectures[index], resolution=way.resolution)
     images = data[way.resolution]
@@ -155,6 +174,7 @@ def train(work: Path, architectures: list[Architecture], index: int, name: str, 
     network.train()
     stream = iter(batches.stream(start=skip, images=steps * recipe.batch_size))
     for step in range(steps):
+        give_way()
         began = time.process_time()
         x, y = next(stream)
         loss = F.cross_entropy(network(x), y)

@@ -1,6 +1,6 @@
 """Compares every brief score with full training: writes `result.jsonl`, from what `run.py` left in a folder.
 
-python experiments/benchmarks/2026-11-24_rank_fidelity/analyse.py --work FOLDER --data CIFAR10
+python experiments/benchmarks/2026-11-25_rank_fidelity/analyse.py --work FOLDER --data CIFAR10
 """
 
 import argparse
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import kendalltau
 
 from experiments.record import write_record
 from nas.data import load_data
@@ -20,14 +21,27 @@ from searchspace.architecture import Architecture
 
 HERE = Path(__file__).parent
 FULL, AGAIN = "full_20k", "full_20k_again"
+KNOWN = "reference.json"
 FEWEST = 12  # networks, for a tau to be worth telling
+PAIRS = (
+    ("warm_2.5k", "own_2.5k"),
+    ("warm_chain_2.5k", "own_2.5k"),
+    ("warm_1k", "own_1k"),
+    ("warm_1k", "own_2.5k"),
+    ("own_1k", "own_2.5k"),
+    ("own_5k", "own_2.5k"),
+    ("own_5k_16px", "own_2.5k"),
+    ("plain_2.5k", "own_2.5k"),
+    ("2.5k+7.5k", "own_2.5k"),
+    ("5k+15k", "own_5k"),
+)
 SUBSETS = (1_000, 2_500)  # of the 5,000 validation images
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--data", required=True)
+    parser.add_argument("--data", help="images, if scores without training are wanted")
     given = parser.parse_args()
     torch.set_num_threads(1)
     networks = [json.loads(line) for line in (HERE / "networks.jsonl").read_text().splitlines()]
@@ -35,18 +49,21 @@ def main() -> None:
     for path in sorted(given.work.glob("*.json")):
         unit = json.loads(path.read_text())
         units.setdefault(unit["way"], {})[unit["network"]] = unit
-    full = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units[FULL].items()}
+    known = json.loads((HERE / KNOWN).read_text())
+    full = {int(index): accuracy for index, accuracy in known["accuracies"].items()}
+    full |= {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units.get(FULL, {}).items()}
     again = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units.get(AGAIN, {}).items()}
     reference = {index: (full[index] + again[index]) / 2 if index in again else full[index] for index in full}
-    full_s = statistics.median(unit["training_s"] for unit in units[FULL].values())
+    brief_s = statistics.median(unit["training_s"] for unit in units["own_2.5k"].values())
+    full_s = 20_000 / 2_500 * brief_s  # most full trainings are of another machine
     lines: list[dict[str, Any]] = [
         {
             "what": "reference",
             "networks": len(reference),
+            "of_another_day": len(known["accuracies"]),
             "accuracies": [round(reference[index], 4) for index in sorted(reference)],
             "spread_sd": round(statistics.stdev(reference.values()), 4),
             "training_s": round(full_s, 1),
-            "training_s_all": round(sum(unit["training_s"] for unit in units[FULL].values()), 1),
         }
     ]
     if again:
@@ -66,7 +83,11 @@ def main() -> None:
             values = scored.pop("values")
             lines.append({"what": "score", "way": way, **scored, **agreement(values, reference)})
     lines += between(units)
-    for name, (values, seconds) in untrained(given.work, given.data, networks).items():
+    for way, other in PAIRS:
+        if len(units.get(way, {}).keys() & units.get(other, {}).keys() & reference.keys()) >= FEWEST:
+            lines.append({"what": f"{way} against {other}", **difference(units[way], units[other], reference)})
+    found = untrained(given.work, given.data, networks) if given.data else {}
+    for name, (values, seconds) in found.items():
         line = {"what": "score", "way": "untrained", "score": name, "seconds": round(statistics.median(seconds), 3)}
         lines.append(line | agreement(dict(enumerate(values)), reference))
     for line in lines:
@@ -105,7 +126,7 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
     for look in range(len(some["looks"])):
         points = {index: unit["looks"][look] for index, unit in done.items()}
         images = some["looks"][look]["images"]
-        steps = images // 32
+        steps = len(next(iter(done.values()))["losses"]) * images // some["images"]
         training_s = statistics.median(point["training_s"] for point in points.values())
         judging_s = statistics.median(point["last"]["seconds"] for point in points.values())
         common = {"images": images, "training_s": round(training_s, 2)}
@@ -115,10 +136,10 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
 
         add("accuracy", {i: point["last"]["accuracy"] for i, point in points.items()}, training_s + judging_s)
         add("loss", {i: -point["last"]["loss"] for i, point in points.items()}, training_s + judging_s)
-        for kind in ("accuracy", "loss"):
-            sign = 1 if kind == "accuracy" else -1
-            average = {i: sign * point["ema_0.98"][kind] for i, point in points.items()}
-            add(f"ema {kind}", average, training_s + judging_s)
+        if all("ema_0.98" in point for point in points.values()):
+            for kind, sign in (("accuracy", 1), ("loss", -1)):
+                average = {i: sign * point["ema_0.98"][kind] for i, point in points.items()}
+                add(f"ema {kind}", average, training_s + judging_s)
         losses = {i: np.array(unit["losses"][:steps]) for i, unit in done.items()}
         add("training loss, sum", {i: -one.sum() for i, one in losses.items()}, training_s)
         add("training loss, last half", {i: -one[steps // 2 :].mean() for i, one in losses.items()}, training_s)
@@ -137,13 +158,34 @@ def scores(way: str, done: dict[int, Any], work: Path) -> list[dict[str, Any]]:
 def between(units: dict[str, dict[int, Any]]) -> list[dict[str, Any]]:
     """How alike rungs rank as the ones that follow them."""
     lines = []
-    for one, other in (("own_2.5k", "2.5k+5k"), ("own_5k", "5k+10k")):
+    for one, other in (("own_2.5k", "2.5k+7.5k"), ("own_5k", "5k+15k")):
         if one in units and other in units:
             for score, sign in (("accuracy", 1), ("loss", -1)):
                 first = {i: sign * unit["looks"][-1]["last"][score] for i, unit in units[one].items()}
                 second = {i: sign * unit["looks"][-1]["last"][score] for i, unit in units[other].items()}
                 lines.append({"what": f"{one} → {other}", "score": score, **agreement(first, second)})
     return lines
+
+
+def difference(one: dict[int, Any], other: dict[int, Any], reference: dict[int, float]) -> dict[str, Any]:
+    """By how much one way's accuracy has another tau than the other's, over the same networks, with its 90 % interval."""
+    both = np.array(sorted(one.keys() & other.keys() & reference.keys()))
+    first, second = (np.array([unit[i]["looks"][-1]["last"]["accuracy"] for i in both]) for unit in (one, other))
+    full = np.array([reference[i] for i in both])
+    source = np.random.default_rng(0)
+
+    def gain(rows: np.ndarray) -> float:
+        return float(kendalltau(first[rows], full[rows]).statistic - kendalltau(second[rows], full[rows]).statistic)
+
+    drawn = [gain(source.integers(0, len(both), len(both))) for _ in range(1000)]
+    low, high = np.quantile(drawn, (0.05, 0.95))
+    return {
+        "tau": round(gain(np.arange(len(both))), 3),
+        "low": round(float(low), 3),
+        "high": round(float(high), 3),
+        "candidates": len(both),
+        "accuracy_points": round(100 * float((first - second).mean()), 2),
+    }
 
 
 def agreement(values: dict[int, float], reference: dict[int, float]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Draws the networks of this record: similar in latency on this machine, different in everything else.
 
-    python experiments/benchmarks/2026-11-24_rank_fidelity/networks.py
+    python experiments/benchmarks/2026-11-25_rank_fidelity/networks.py
 
 Measures 72 random networks of `space.yaml` interleaved on the host and keeps the 24 nearest to their median latency, in the order
 in which they were drawn, in `networks.jsonl`.
