@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -202,7 +203,7 @@ class _Reader:
 
 def _parts(images: Tensor) -> list[dict[str, NDArray[np.float32]]]:
     """Images some at a time, as a model of any batch takes them."""
-    return [{INPUT: np.ascontiguousarray(part.numpy())} for part in images.split(CALIBRATION_BATCH)]
+    return [{INPUT: np.ascontiguousarray(part.numpy())} for part in torch.split(images, CALIBRATION_BATCH)]
 
 
 def _calibration_images(data: Data, count: int) -> Tensor:

@@ -73,7 +73,8 @@ class _Layer:
         flat = torch.from_numpy(self.weights.reshape(len(self.weights), -1).copy()).double()
         per = len(flat) // self.groups
         parts = [
-            _rounded(part, together.double()) for part, together in zip(flat.split(per), self.together, strict=True)
+            _rounded(part, together.double())
+            for part, together in zip(torch.split(flat, per), self.together, strict=True)
         ]
         return torch.cat(parts).float().numpy().reshape(self.weights.shape)
 
