@@ -15,7 +15,9 @@ from onnx import NodeProto, helper, numpy_helper
 
 Range = tuple[float, float]
 
-LARGEST_WEIGHT = 63  # 7 bits: processors without dot products of bytes add two products up in 16 bits, where 8 would overflow
+LARGEST_WEIGHT = (
+    63  # 7 bits: processors without dot products of bytes add two products up in 16 bits, where 8 would overflow
+)
 USUAL: Range = (-6.0, 6.0)  # where no range is known: integer kernels take as long whatever the values are
 WEIGHTED = ("Conv", "Gemm")
 ATTENTION = ("Reshape", "Transpose", "MatMul", "Softmax")  # attention: nothing between its products is quantised
