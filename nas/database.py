@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import optuna
@@ -128,9 +128,22 @@ def _is_being_made(error: BaseException) -> bool:
     return isinstance(_cause(error), (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError))
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def make_patient(kind: type, parent: type, names: Iterable[str], is_away: Callable[[Exception], bool]) -> None:
+    """Gives a storage its parent's methods of these names, repeated for as long as its server is away.
+
+    Args:
+        kind: of storage; its instances say in `reached_at` since when the server has answered, infinite before it ever did.
+        parent: whose methods are meant.
+        names: of the methods.
+        is_away: whether an error says that the server is not there.
+    """
+    for name in names:
+        setattr(kind, name, _patient(getattr(parent, name), is_away))
+
+
+def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(_thread, "inside", False):  # of another call, whose transaction is over too: that one is repeated
             return method(self, *args, **kwargs)
         _thread.inside = True
@@ -139,15 +152,15 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _thread.inside = False
 
-    def repeated(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+    def repeated(self: Any, *args: Any, **kwargs: Any) -> Any:
         deadline = None
         while True:
             try:
                 result = method(self, *args, **kwargs)
-            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            except Exception as error:
                 now = time.monotonic()
                 deadline = now + PATIENCE_S if deadline is None else deadline
-                if math.isinf(self.reached_at) or not _is_away(error) or now > deadline:
+                if math.isinf(self.reached_at) or not is_away(error) or now > deadline:
                     raise
                 time.sleep(TRY_EVERY_S)
                 continue
@@ -158,5 +171,4 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-for _name in _REPEATED:
-    setattr(ServerStorage, _name, _patient(getattr(RDBStorage, _name)))
+make_patient(ServerStorage, RDBStorage, _REPEATED, _is_away)

@@ -27,6 +27,7 @@ from nas.final_training import FinalTraining
 from nas.finalists import Finalist, Shipped, measure, pareto_front, ranked, ship
 from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
+from nas.mirror import Mirror
 from nas.plan import publish
 from nas.recipe import load_recipe
 from nas.run import Run
@@ -87,6 +88,7 @@ class SearchSettings:
         final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
         lesson: what finalists learn from beside the labels.
         storage: Optuna storage; None: a file in the run's folder.
+        checkpoints: URL of a place where candidates' checkpoints are exchanged with other machines; None: nowhere.
         study: name of the study in it.
         seed: everything random follows from it.
     """
@@ -107,6 +109,7 @@ class SearchSettings:
     final_epochs: float | None = None
     lesson: Lesson | None = None
     storage: str | None = None
+    checkpoints: str | None = None
     study: str = "search"
     seed: int = 0
 
@@ -182,6 +185,7 @@ def run_search(
         seed=settings.seed,
         score=settings.score,
         warm_start=settings.warm_start,
+        mirror=Mirror(settings.checkpoints) if settings.checkpoints else None,
     )
     identity = {
         "space": space.fingerprint,

@@ -13,6 +13,7 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -272,7 +273,10 @@ def run_trials(
 def progress(study: optuna.Study, wanted: int) -> Progress:
     """Where the study stands."""
     outcomes = count_outcomes(study)
-    best = max((trial.accuracy for trial in completed(study)), default=None)
+    best = max(
+        (trial.user_attrs[RUNGS][-1]["accuracy"] for trial in judged(study) if trial.user_attrs[OUTCOME] == COMPLETE),
+        default=None,
+    )
     return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes)
 
 
@@ -325,8 +329,9 @@ def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
             return _try(study, trial, problem, trials)
     except optuna.exceptions.UpdateFinishedTrialError:
         return INTERRUPTED  # we were silent for so long that another process took it over
-    except KeyboardInterrupt:
-        requeue(study, trial.number)
+    except BaseException:  # interrupted, or a disk is full
+        with suppress(optuna.exceptions.StorageInternalError):  # of a storage that is what failed
+            requeue(study, trial.number)
         raise
 
 
