@@ -6,16 +6,18 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import optuna
 import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nas.errors import StudyError
+from nas.trial_rows import read_trials
 
 HEARTBEAT_S = 10
 GRACE_S = 60  # without a heartbeat, after which a trial is given to another process
@@ -53,6 +55,15 @@ class ServerStorage(RDBStorage):
         super().__init__(url, engine_kwargs={"pool_pre_ping": True})
         self.heartbeat_interval, self.grace_period = HEARTBEAT_S, GRACE_S
         self.reached_at = time.monotonic()
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        return read_trials(self.engine, study_id, states, included_trial_ids, trial_id_greater_than)
 
     @property
     def knows_the_dead(self) -> bool:
@@ -128,17 +139,16 @@ def _is_being_made(error: BaseException) -> bool:
     return isinstance(_cause(error), (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError))
 
 
-def make_patient(kind: type, parent: type, names: Iterable[str], is_away: Callable[[Exception], bool]) -> None:
-    """Gives a storage its parent's methods of these names, repeated for as long as its server is away.
+def make_patient(kind: type, names: Iterable[str], is_away: Callable[[Exception], bool]) -> None:
+    """Repeats a storage's methods of these names for as long as its server is away.
 
     Args:
         kind: of storage; its instances say in `reached_at` since when the server has answered, infinite before it ever did.
-        parent: whose methods are meant.
         names: of the methods.
         is_away: whether an error says that the server is not there.
     """
     for name in names:
-        setattr(kind, name, _patient(getattr(parent, name), is_away))
+        setattr(kind, name, _patient(getattr(kind, name), is_away))
 
 
 def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -> Callable[..., Any]:
@@ -171,4 +181,4 @@ def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -
     return call
 
 
-make_patient(ServerStorage, RDBStorage, _REPEATED, _is_away)
+make_patient(ServerStorage, _REPEATED, _is_away)

@@ -1,7 +1,7 @@
 """A place that all machines of a search can reach, for the checkpoints of candidates: a path or an object store, through fsspec.
 
-The folder of a process stays where it computes; what it finishes is copied to the place, and what another finished is fetched from
-there. So the next process goes on with a candidate from its last rung, wherever the one before it ran.
+The folder of a process stays where it computes; what it finishes is copied to the place, and what others finished is fetched
+from there. So the next process goes on with a candidate from its last rung, wherever the one before it ran.
 """
 
 import functools

@@ -145,4 +145,4 @@ def _is_away(error: BaseException) -> bool:
     return isinstance(error, grpc.RpcError) and error.code() == grpc.StatusCode.UNAVAILABLE
 
 
-database.make_patient(ProxyStorage, GrpcStorageProxy, optuna.storages.BaseStorage.__abstractmethods__, _is_away)
+database.make_patient(ProxyStorage, optuna.storages.BaseStorage.__abstractmethods__, _is_away)

@@ -40,7 +40,8 @@ def worker(
     """Work on a search's study, from any machine that reaches its storage and has the same images.
 
     What is searched is read from the study; `nas search --storage URL` makes it. Asked to end (SIGTERM), it gives the candidate
-    in hand back to the others. Where checkpoints lie on a shared path, or the search has [bold]--checkpoints[/], the next one goes on from them.
+    in hand back to the others. Where checkpoints lie on a shared path, or the search has [bold]--checkpoints[/], the next one
+    goes on from them.
 
     Example: [bold]nas worker --storage postgresql://nas@host/nas --study search --data photos/[/]
     """

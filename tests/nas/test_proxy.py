@@ -73,15 +73,14 @@ def test_a_proxy_that_was_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     assert isinstance(storage, ProxyStorage)
     before = storage.reached_at
     server.stop(grace=None).wait()
-    monkeypatch.setattr(time, "sleep", lambda _: None if server_is_back() else None)
     started: list[object] = []
 
-    def server_is_back() -> bool:
-        """Comes back when somebody has begun to wait for it."""
+    def come_back(seconds: float) -> None:
+        """When somebody has begun to wait for it."""
         if not started:
             started.append(serve(behind, host="127.0.0.1", port=port))
-        return True
 
+    monkeypatch.setattr(time, "sleep", come_back)
     study.set_user_attr("after", 1)
     assert started
     assert study.user_attrs["after"] == 1

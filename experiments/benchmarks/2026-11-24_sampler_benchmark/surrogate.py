@@ -6,7 +6,7 @@ residuals: what the surrogate cannot know of it, and the luck of a training.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
