@@ -271,6 +271,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         },
         "best": None if best is None else _entry(best, result.budget_ms),
         "doubts": _doubts(model, result),
+        "correction": dataclasses.asdict(result.correction) if result.correction else None,
         "front": [_entry(finalist, result.budget_ms) for finalist in result.front],
         "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
         "rank": {"tau": first.tau, "low": first.low, "high": first.high},
@@ -340,6 +341,8 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     )
     if report["remark"]:
         stdout.print(report["remark"])
+    if result.correction:
+        stdout.print(str(result.correction))
     for doubt in report["doubts"]:
         stdout.print(f"predictions are rough here: {doubt}")
     stdout.print(f"checkpoints and ONNX files: {report['run']}/finalists")

@@ -1,11 +1,12 @@
 """Many workers on one study on PostgreSQL, with training replaced by a sleep; see README.md.
 
-    PYTHONPATH=. python experiments/benchmarks/2026-11-25_many_workers/run.py throughput | chaos | load  [--work FOLDER]
+    PYTHONPATH=. python experiments/benchmarks/2026-11-25_many_workers/run.py throughput | chaos | load | scale  [--work FOLDER]
 
 Each writes `NAME.jsonl` beside this file.
 """
 
 import argparse
+import heapq
 import json
 import os
 import random
@@ -23,7 +24,7 @@ from typing import Any
 
 import optuna
 import sqlalchemy.event
-from worker import BUDGET_MS, STUDY, Fixed, Sleeping, identity, model, space
+from worker import BUDGET_MS, RUNGS, STUDY, Fixed, Sleeping, identity, model, space
 
 from experiments.record import write_record
 from nas.sampling.history import CANDIDATE, OUTCOME
@@ -33,6 +34,8 @@ from tests.nas.postgres import Postgres, open_postgres
 
 HERE = Path(__file__).parent
 CASES = ((1, "random"), (2, "random"), (4, "random"), (8, "random"), (2, "auto"))  # workers, sampler
+READS = 9  # of the whole study by a trial of two rungs
+TRIALS = 100_000
 SAFE = "-c fsync=on"  # as an operator would run it
 
 
@@ -157,6 +160,30 @@ def chaos(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
     }
 
 
+class Spent:
+    """CPU milliseconds of this process and of the database's processes: other load on the machine does not count."""
+
+    def __init__(self, server: Postgres) -> None:
+        self.folder = server.folder
+        self.before = self._now()
+
+    def each(self, count: int) -> dict[str, float]:
+        """Since the beginning, divided by so many."""
+        return {name: round((now - self.before[name]) / count, 2) for name, now in self._now().items()}
+
+    def _now(self) -> dict[str, float]:
+        main = int((self.folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            try:
+                fields = path.read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == main or path.parent.name == str(main):
+                ticks += int(fields[11]) + int(fields[12])
+        return {"client_ms": 1000 * time.process_time(), "server_ms": 1000 * ticks / os.sysconf("SC_CLK_TCK")}
+
+
 def load(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
     """What a trial asks of the database, and what reading a study costs by its running and its finished trials."""
     url = database(server, "load")
@@ -164,41 +191,85 @@ def load(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
     queries = Counter[str]()
     engine = study._storage._backend.engine  # type: ignore[attr-defined]
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *told: queries.update([told[2].split()[0]]))
-    trainer = Sleeping(work / "0.jsonl", work, 0.0)
-    problem = Fixed(space(), model().predict, BUDGET_MS, trainer, 2)
-    attach_sampler(study, problem, "random", seed=0)
     work.mkdir(parents=True, exist_ok=True)
-    run_trials(study, problem, trials=2)
-    queries.clear()
-    run_trials(study, problem, trials=12)
-    yield {"queries_per_trial": {kind: count / 10 for kind, count in sorted(queries.items())}}
-    for running in (0, 50, 200):
+    problem = Fixed(space(), model().predict, BUDGET_MS, Sleeping(work / "0.jsonl", work, 0.0), RUNGS)
+    for sampler, trials in (("random", 30), ("auto", 45)):
+        attach_sampler(study, problem, sampler, seed=0)
+        run_trials(study, problem, trials=trials - 10)
+        queries.clear()
+        spent = Spent(server)
+        run_trials(study, problem, trials=trials)
+        yield {
+            "sampler": sampler,
+            **spent.each(10),
+            "queries": {kind: count / 10 for kind, count in sorted(queries.items())},
+        }
+    for running in (0, 50, 100, 200):
         while sum(one.state.name == "RUNNING" for one in study.get_trials(deepcopy=False)) < running:
             trial = study.ask()
             architecture = problem.space.sample(trial)
-            trial.set_user_attr(
-                CANDIDATE,
-                {
-                    "fingerprint": architecture.fingerprint,
-                    "predicted_ms": 0.1,
-                    "low_ms": 0.1,
-                    "high_ms": 0.1,
-                    "architecture": architecture.to_dict(),
-                },
-            )
-        times = []
-        for _ in range(7):
-            before = time.perf_counter()
+            known = {"fingerprint": architecture.fingerprint, "architecture": architecture.to_dict()}
+            trial.set_user_attr(CANDIDATE, known | {"predicted_ms": 0.1, "low_ms": 0.1, "high_ms": 0.1})
+        study.get_trials(deepcopy=False)
+        spent = Spent(server)
+        for _ in range(20):
             study.get_trials(deepcopy=False)
-            times.append(time.perf_counter() - before)
-        yield {"running": running, "read_ms": round(1000 * statistics.median(times), 2)}
+        yield {"read_beside_running": running, **spent.each(20)}
     template = next(one for one in study.get_trials() if one.user_attrs.get(OUTCOME) == COMPLETE)
-    for finished in (250, 1000):
-        have = sum(one.state.is_finished() for one in study.get_trials(deepcopy=False))
-        study.add_trials([template] * (finished - have))
-        before = time.perf_counter()
-        open_study(url, STUDY, identity=identity()).get_trials(deepcopy=False)
-        yield {"finished": finished, "join_seconds": round(time.perf_counter() - before, 3)}
+    have = sum(one.state.is_finished() for one in study.get_trials(deepcopy=False))
+    study.add_trials([template] * (500 - have))
+    spent = Spent(server)
+    open_study(url, STUDY, identity=identity()).get_trials(deepcopy=False)
+    yield {"joining_a_study_of": 500, **spent.each(1)}
+
+
+def scale(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
+    """By a fake clock, with the costs of `load.jsonl`: how many workers a database of so many cores bears."""
+    costs = [json.loads(line) for line in (HERE / "load.jsonl").read_text().splitlines()]
+    trial = next(one for one in costs if one.get("sampler") == "random")
+    reads = {one["read_beside_running"]: one for one in costs if "read_beside_running" in one}
+    joining = next(one for one in costs if "joining_a_study_of" in one)
+    most = max(reads)
+    for seconds in (60, 600):
+        for cores in (4, 16):
+            for workers in (10, 30, 100, 300, 1000):
+                more = {
+                    name: (reads[most][name] - reads[0][name]) / most * workers * READS / 1000
+                    for name in ("client_ms", "server_ms")
+                }
+                server_s = trial["server_ms"] / 1000 + more["server_ms"]
+                client_s = trial["client_ms"] / 1000 + more["client_ms"]
+                took = _clock(workers, cores, seconds, server_s, client_s)
+                yield {
+                    "workers": workers,
+                    "server_cores": cores,
+                    "training_s": seconds,
+                    "trials": TRIALS,
+                    "coordination_s": round(server_s + client_s, 3),
+                    "efficiency": round(TRIALS * seconds / workers / took, 3),
+                    "server_busy": round(TRIALS * server_s / took / cores, 3),
+                }
+    yield {
+        "joining_a_study_of": TRIALS,
+        "client_s": round(joining["client_ms"] / joining["joining_a_study_of"] * TRIALS / 1000, 1),
+        "server_s": round(joining["server_ms"] / joining["joining_a_study_of"] * TRIALS / 1000, 1),
+    }
+
+
+def _clock(workers: int, cores: int, training_s: float, server_s: float, client_s: float) -> float:
+    """Seconds until TRIALS trials are done; each needs one of the server's cores for a while, first come, first served."""
+    source = random.Random(0)
+    free = [0.0] * cores
+    ready = [source.uniform(0, training_s) for _ in range(workers)]
+    heapq.heapify(ready)
+    end = 0.0
+    for _ in range(TRIALS):
+        now = heapq.heappop(ready)
+        served = max(now, heapq.heappop(free)) + server_s
+        heapq.heappush(free, served)
+        end = max(end, served)
+        heapq.heappush(ready, served + client_s + training_s * source.uniform(0.8, 1.2))
+    return end
 
 
 def database(server: Postgres, name: str) -> str:
@@ -212,9 +283,12 @@ def database(server: Postgres, name: str) -> str:
     return server.url.removesuffix("postgres") + name
 
 
+PARTS = {"throughput": throughput, "chaos": chaos, "load": load, "scale": scale}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("throughput", "chaos", "load"))
+    parser.add_argument("what", choices=tuple(PARTS))
     parser.add_argument("--work", type=Path, default=Path("runs/many_workers"))
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -222,9 +296,8 @@ def main() -> None:
     shutil.rmtree(work, ignore_errors=True)
     server = open_postgres(SAFE)
     try:
-        part = {"throughput": throughput, "chaos": chaos, "load": load}[asked.what]
         results = []
-        for line in part(server, work):
+        for line in PARTS[asked.what](server, work):
             print(json.dumps(line), flush=True)
             results.append(line)
         write_record(HERE / f"{asked.what}.jsonl", results)
