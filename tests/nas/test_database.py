@@ -96,6 +96,7 @@ def test_a_server_that_is_not_there_is_tried_for_a_while(monkeypatch: pytest.Mon
     assert PASSWORD not in str(told.value)
 
 
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
 def test_trials_are_read_as_optuna_reads_them(server: Postgres) -> None:
     study = open_study(server.url, "reading", identity=IDENTITY)
     attach_sampler(study, problem(Trainer()), "random", seed=0)

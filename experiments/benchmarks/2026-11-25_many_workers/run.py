@@ -193,7 +193,7 @@ def load(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *told: queries.update([told[2].split()[0]]))
     work.mkdir(parents=True, exist_ok=True)
     problem = Fixed(space(), model().predict, BUDGET_MS, Sleeping(work / "0.jsonl", work, 0.0), RUNGS)
-    for sampler, trials in (("random", 30), ("auto", 45)):
+    for sampler, trials in (("random", 15), ("auto", 30)):
         attach_sampler(study, problem, sampler, seed=0)
         run_trials(study, problem, trials=trials - 10)
         queries.clear()
@@ -204,7 +204,7 @@ def load(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
             **spent.each(10),
             "queries": {kind: count / 10 for kind, count in sorted(queries.items())},
         }
-    for running in (0, 50, 100, 200):
+    for running in (0, 50, 100):
         while sum(one.state.name == "RUNNING" for one in study.get_trials(deepcopy=False)) < running:
             trial = study.ask()
             architecture = problem.space.sample(trial)
