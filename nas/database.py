@@ -11,13 +11,14 @@ from typing import Any
 
 import optuna
 import sqlalchemy.exc
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nas.errors import StudyError
-from nas.trial_rows import read_trials
+from nas.trial_rows import read_trials, write_params
 
 HEARTBEAT_S = 10
 GRACE_S = 60  # without a heartbeat, after which a trial is given to another process
@@ -35,7 +36,6 @@ _REPEATED = (
     "_create_new_trial",
     "_get_best_trial_id",
     "_get_trials",
-    "_set_trial_param",
 )
 """What Optuna asks of a storage, and what its cache in front of one does."""
 
@@ -52,9 +52,30 @@ class ServerStorage(RDBStorage):
     def __init__(self, url: str) -> None:
         self.reached_at = math.inf
         self.vouched: set[int] = set()
+        self._told: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
+        self._telling = threading.RLock()
         super().__init__(url, engine_kwargs={"pool_pre_ping": True})
         self.heartbeat_interval, self.grace_period = HEARTBEAT_S, GRACE_S
         self.reached_at = time.monotonic()
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        """Keeps a decision until anything else is asked or told: a candidate has dozens, which are written together."""
+        with self._telling:
+            self._told.setdefault(trial_id, {})[param_name] = (param_value_internal, distribution)
+
+    def tell(self) -> None:
+        """Write the decisions that were kept."""
+        with self._telling:
+            if self._told:
+                write_params(self.engine, self._told)
+                self._told = {}
 
     def _get_trials(
         self,
@@ -181,4 +202,16 @@ def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -
     return call
 
 
+def _after_telling(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+        self.tell()
+        return method(self, *args, **kwargs)
+
+    return call
+
+
+for _name in _REPEATED:
+    if _name not in ("set_trial_param", "record_heartbeat"):  # the former keeps, the latter is another thread's
+        setattr(ServerStorage, _name, _after_telling(getattr(ServerStorage, _name)))
 make_patient(ServerStorage, _REPEATED, _is_away)

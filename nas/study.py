@@ -379,7 +379,13 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
 def _known(trials: Sequence[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
     """The one of the trials that trained the same network before."""
     for trial in trials:
-        ended = trial.state.is_finished() and trial.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED, FAILED)
+        outcome = trial.user_attrs.get(OUTCOME)
+        if (
+            trial.state == TrialState.FAIL
+        ):  # of one that was killed when it had said how it ends, the score is not known
+            ended = outcome == FAILED
+        else:
+            ended = trial.state.is_finished() and outcome in (COMPLETE, PRUNED)
         if ended and trial.user_attrs[CANDIDATE]["fingerprint"] == fingerprint:
             return trial
     return None
