@@ -23,7 +23,7 @@ class Measured:
 def finalist(predicted_ms: float, measured_ms: float | None, *, stable: bool = True) -> Finalist:
     tried = Tried(small(), 0.5, 1.0, predicted_ms, 0.9 * predicted_ms, 1.1 * predicted_ms)
     measured = None if measured_ms is None else Measured(measured_ms, stable)
-    return Finalist(tried, Path("a.pt"), Path("a.onnx"), 0.5, 1.0, measured)  # type: ignore[arg-type]
+    return Finalist(tried, Path("a.pt"), None, measured)  # type: ignore[arg-type]
 
 
 def test_most_outside_their_intervals_correct_all() -> None:
