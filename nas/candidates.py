@@ -11,6 +11,7 @@ from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.fidelity import Fidelity, Score
 from nas.inheritance import fresh_state, inherit, likeness
+from nas.mirror import Mirror
 from nas.recipe import Recipe
 from nas.study import RungScore
 from nas.training import TrainingResult, train
@@ -38,6 +39,7 @@ class CandidateTrainer:
         warm_start: begin with the weights of the most similar candidate in `folder` where there is one.
         device: None for CUDA where there is a card, else the CPU.
         on_progress: told how far the rung at hand is.
+        mirror: where processes that do not share `folder` exchange checkpoints; None: nowhere.
     """
 
     data: Mapping[int, Data]
@@ -49,6 +51,7 @@ class CandidateTrainer:
     warm_start: bool = False
     device: str | None = None
     on_progress: Progress | None = None
+    mirror: Mirror | None = None
     _relatives: dict[Path, Architecture] = field(default_factory=dict, repr=False)
 
     def __call__(self, architecture: Architecture, rung: int) -> RungScore:
@@ -63,9 +66,11 @@ class CandidateTrainer:
                 zero_cost, architecture, self.data[architecture.resolution], seed=self.seed
             )
             return RungScore(None, None, seconds, value=value)
-        path = self.checkpoint(architecture, rung)
-        if not path.exists():
+        path, mirror = self.checkpoint(architecture, rung), self.mirror
+        if not path.exists() and not (mirror and mirror.fetch(path)):
             self._train(architecture, rung, path)
+            if mirror:
+                mirror.put(path)
         metrics = load_checkpoint(path).metrics
         accuracy, loss, training_loss = metrics["accuracy"], metrics["loss"], metrics["training_loss"]
         value = {"loss": -loss, "training-loss": -training_loss}.get(self.score, accuracy)

@@ -19,6 +19,7 @@ from optuna.storages._heartbeat import HeartbeatThread
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.database import ServerStorage
+from nas.proxy import Beating, ProxyStorage
 from nas.sampling.history import CANDIDATE, OUTCOME
 
 WORKER, DEATHS = "worker", "deaths"
@@ -37,9 +38,11 @@ def sign(trial: Trial) -> None:
     trial.set_user_attr(WORKER, worker_name())
 
 
-def beating(study: optuna.Study, trial: Trial) -> nullcontext[None] | HeartbeatThread:
+def beating(study: optuna.Study, trial: Trial) -> nullcontext[None] | HeartbeatThread | Beating:
     """Tells the others, inside the ``with``, that this process is at the trial."""
     server = _server(study)
+    if isinstance(server, ProxyStorage):
+        return Beating(server, trial._trial_id)
     return nullcontext() if server is None else HeartbeatThread(trial._trial_id, server)
 
 
@@ -70,6 +73,9 @@ def reclaim(study: optuna.Study, *, failed: str) -> None:
     server = _server(study)
     if server is None:
         dead = [trial for trial in running if _is_of_this_machine(trial) and not _alive(trial)]
+    elif isinstance(server, ProxyStorage):
+        silent = server.silent(running)
+        dead = [trial for trial in running if trial._trial_id in silent]
     else:
         for trial in running:
             if WORKER not in trial.user_attrs and trial._trial_id not in server.vouched:
@@ -111,10 +117,10 @@ def _fail(study: optuna.Study, trial_id: int) -> bool:
         return False
 
 
-def _server(study: optuna.Study) -> ServerStorage | None:
-    """The server the study is on, if it is on one that knows heartbeats."""
+def _server(study: optuna.Study) -> ServerStorage | ProxyStorage | None:
+    """The server the study is on, if it is on one."""
     backend = getattr(study._storage, "_backend", study._storage)
-    return backend if isinstance(backend, ServerStorage) else None
+    return backend if isinstance(backend, (ServerStorage, ProxyStorage)) else None
 
 
 def _is_of_this_machine(trial: FrozenTrial) -> bool:

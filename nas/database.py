@@ -6,16 +6,19 @@ import re
 import threading
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from typing import Any
 
 import optuna
 import sqlalchemy.exc
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nas.errors import StudyError
+from nas.trial_rows import read_trials, write_params
 
 HEARTBEAT_S = 10
 GRACE_S = 60  # without a heartbeat, after which a trial is given to another process
@@ -33,7 +36,6 @@ _REPEATED = (
     "_create_new_trial",
     "_get_best_trial_id",
     "_get_trials",
-    "_set_trial_param",
 )
 """What Optuna asks of a storage, and what its cache in front of one does."""
 
@@ -50,9 +52,39 @@ class ServerStorage(RDBStorage):
     def __init__(self, url: str) -> None:
         self.reached_at = math.inf
         self.vouched: set[int] = set()
+        self._told: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
+        self._telling = threading.RLock()
         super().__init__(url, engine_kwargs={"pool_pre_ping": True})
         self.heartbeat_interval, self.grace_period = HEARTBEAT_S, GRACE_S
         self.reached_at = time.monotonic()
+
+    def _set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+        previous_distribution: BaseDistribution | None,
+    ) -> None:
+        """Keeps a decision until anything else is asked or told: a candidate has dozens, which are written together."""
+        with self._telling:
+            self._told.setdefault(trial_id, {})[param_name] = (param_value_internal, distribution)
+
+    def tell(self) -> None:
+        """Write the decisions that were kept."""
+        with self._telling:
+            if self._told:
+                write_params(self.engine, self._told)
+                self._told = {}
+
+    def _get_trials(
+        self,
+        study_id: int,
+        states: Container[TrialState] | None,
+        included_trial_ids: set[int],
+        trial_id_greater_than: int,
+    ) -> list[FrozenTrial]:
+        return read_trials(self.engine, study_id, states, included_trial_ids, trial_id_greater_than)
 
     @property
     def knows_the_dead(self) -> bool:
@@ -128,9 +160,21 @@ def _is_being_made(error: BaseException) -> bool:
     return isinstance(_cause(error), (sqlalchemy.exc.ProgrammingError, sqlalchemy.exc.IntegrityError))
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def make_patient(kind: type, names: Iterable[str], is_away: Callable[[Exception], bool]) -> None:
+    """Repeats a storage's methods of these names for as long as its server is away.
+
+    Args:
+        kind: of storage; its instances say in `reached_at` since when the server has answered, infinite before it ever did.
+        names: of the methods.
+        is_away: whether an error says that the server is not there.
+    """
+    for name in names:
+        setattr(kind, name, _patient(getattr(kind, name), is_away))
+
+
+def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         if getattr(_thread, "inside", False):  # of another call, whose transaction is over too: that one is repeated
             return method(self, *args, **kwargs)
         _thread.inside = True
@@ -139,15 +183,15 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
         finally:
             _thread.inside = False
 
-    def repeated(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+    def repeated(self: Any, *args: Any, **kwargs: Any) -> Any:
         deadline = None
         while True:
             try:
                 result = method(self, *args, **kwargs)
-            except (StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
+            except Exception as error:
                 now = time.monotonic()
                 deadline = now + PATIENCE_S if deadline is None else deadline
-                if math.isinf(self.reached_at) or not _is_away(error) or now > deadline:
+                if math.isinf(self.reached_at) or not is_away(error) or now > deadline:
                     raise
                 time.sleep(TRY_EVERY_S)
                 continue
@@ -158,5 +202,16 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+def _after_telling(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(self: ServerStorage, *args: Any, **kwargs: Any) -> Any:
+        self.tell()
+        return method(self, *args, **kwargs)
+
+    return call
+
+
 for _name in _REPEATED:
-    setattr(ServerStorage, _name, _patient(getattr(RDBStorage, _name)))
+    if _name not in ("set_trial_param", "record_heartbeat"):  # the former keeps, the latter is another thread's
+        setattr(ServerStorage, _name, _after_telling(getattr(ServerStorage, _name)))
+make_patient(ServerStorage, _REPEATED, _is_away)

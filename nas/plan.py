@@ -23,6 +23,7 @@ from nas.errors import StudyError
 from nas.fidelity import parse_ladder
 from nas.joining import SEED_STRIDE, StudyWork
 from nas.limits import limit_from_dict, limit_to_dict, model_to_dict
+from nas.mirror import Mirror
 from nas.prediction import load_run_model
 from nas.recipe import Recipe
 from nas.run import Run
@@ -58,6 +59,7 @@ def publish(study: optuna.Study, work: StudyWork, run: Run) -> None:
         "sampler": work.sampler,
         "stages": work.stages,
         "folder": str(folder),
+        "checkpoints": None if work.trainer.mirror is None else work.trainer.mirror.url,
         "token": token,
     }
     study.set_user_attr(PLAN, plan)
@@ -132,6 +134,7 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
         seed=plan["seed"],
         score=plan["score"],
         warm_start=plan["warm_start"],
+        mirror=Mirror(plan["checkpoints"]) if plan["checkpoints"] else None,
     )
     return StudyWork(
         url=url,

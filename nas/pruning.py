@@ -3,36 +3,82 @@
 A latency is known before training, so a rung can be judged fairly: a fast network that is less accurate than slower ones is
 worth finishing, one that is less accurate than networks as fast as itself is not. That keeps the whole front alive, whether the
 study has one objective or two (where Optuna itself refuses to report and to prune).
+
+Two rules stop a candidate. It is behind most of those that are no slower, on the rung it is on; or, later in a search, where most
+candidates are as good as those before, it cannot be hoped any more to reach the front: what candidates with its score came to on
+the last rung, with luck, is still less than what one that is no slower has reached.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
-from nas.sampling.history import RUNGS
+from nas.sampling.history import RUNGS, outlook
+
+
+class Climber(NamedTuple):
+    """A trial of known latency.
+
+    Attributes:
+        ms: its predicted milliseconds.
+        curve: its values on the rungs so far.
+        complete: whether it went to the last rung.
+    """
+
+    ms: float
+    curve: list[float]
+    complete: bool
 
 
 @dataclass(frozen=True)
 class NoSlowerPruner(optuna.pruners.BasePruner):
-    """Stops a trial whose last value is below a quantile of what no slower trials, finished or running, had on the same rung.
+    """Stops a trial that is behind trials, finished or running, that are no slower.
 
     Attributes:
         latency: user attribute that holds a trial's predicted milliseconds, as (name of a mapping, key in it).
-        peers: no slower trials that must have been there, for the quantile to mean something.
+        peers: no slower trials that must have been on a rung, for the quantile to mean something.
         share: of them that a trial has to be better than; 0.5: the median.
+        complete: trials that must have gone to the last rung before that is extrapolated to.
+        luck: how far above what is expected of it on the last rung a trial is hoped to end, in standard deviations.
     """
 
     latency: tuple[str, str]
     peers: int = 4
-    share: float = 0.5
+    share: float = 0.6
+    complete: int = 10
+    luck: float = 1.75
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial falls behind."""
-        own = curve(trial)
-        values = [one[len(own) - 1] for one in _no_slower(study, trial, self.latency) if len(one) >= len(own)]
-        return bool(own) and len(values) >= self.peers and own[-1] < float(np.quantile(values, self.share))
+        own = self._climber(trial)
+        if own is None or not own.curve:
+            return False
+        trials = (one for one in study.get_trials(deepcopy=False) if one.number != trial.number)
+        others = [one for one in map(self._climber, trials) if one is not None]
+        return self._is_behind(own, others) or self._is_hopeless(own, others)
+
+    def _is_behind(self, own: Climber, others: Sequence[Climber]) -> bool:
+        rung = len(own.curve) - 1
+        values = [one.curve[rung] for one in others if one.ms <= own.ms and len(one.curve) > rung]
+        return len(values) >= self.peers and own.curve[rung] < float(np.quantile(values, self.share))
+
+    def _is_hopeless(self, own: Climber, others: Sequence[Climber]) -> bool:
+        rung = len(own.curve) - 1
+        ended = [one for one in others if one.complete and len(one.curve) > rung]
+        reached = [one.curve[-1] for one in ended if one.ms <= own.ms]
+        if len(ended) < self.complete or not reached:
+            return False
+        ahead = outlook([one.curve[rung] for one in ended], [one.curve[-1] for one in ended])
+        return ahead is not None and ahead.final(own.curve[-1]) + self.luck * ahead.spread < max(reached)
+
+    def _climber(self, trial: FrozenTrial) -> Climber | None:
+        mapping, key = self.latency
+        ms: float | None = trial.user_attrs.get(mapping, {}).get(key)
+        return None if ms is None else Climber(ms, curve(trial), trial.state == TrialState.COMPLETE)
 
 
 def curve(trial: FrozenTrial) -> list[float]:
@@ -40,22 +86,3 @@ def curve(trial: FrozenTrial) -> list[float]:
     if RUNGS in trial.user_attrs:
         return [rung["value"] for rung in trial.user_attrs[RUNGS]]
     return [trial.intermediate_values[rung] for rung in sorted(trial.intermediate_values)]
-
-
-def _no_slower(study: optuna.Study, trial: FrozenTrial, latency: tuple[str, str]) -> list[list[float]]:
-    """Curves of the other trials whose latency is known and not above the trial's."""
-    own_ms = _latency_ms(trial, latency)
-    if own_ms is None:
-        return []
-    curves = []
-    for other in study.get_trials(deepcopy=False):
-        ms = _latency_ms(other, latency)
-        if other.number != trial.number and ms is not None and ms <= own_ms:
-            curves.append(curve(other))
-    return curves
-
-
-def _latency_ms(trial: FrozenTrial, latency: tuple[str, str]) -> float | None:
-    mapping, key = latency
-    ms: float | None = trial.user_attrs.get(mapping, {}).get(key)
-    return ms

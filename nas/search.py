@@ -18,6 +18,7 @@ from latency.timing import Timing
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
 from nas.claims import release, worker_name
+from nas.correction import Correction, Reference, correction, reference
 from nas.data import Data
 from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
@@ -27,6 +28,7 @@ from nas.final_training import FinalTraining
 from nas.finalists import Finalist, Shipped, measure, pareto_front, ranked, ship
 from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
+from nas.mirror import Mirror
 from nas.plan import publish
 from nas.recipe import load_recipe
 from nas.run import Run
@@ -87,6 +89,7 @@ class SearchSettings:
         final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
         lesson: what finalists learn from beside the labels.
         storage: Optuna storage; None: a file in the run's folder.
+        checkpoints: URL of a place where candidates' checkpoints are exchanged with other machines; None: nowhere.
         study: name of the study in it.
         seed: everything random follows from it.
     """
@@ -107,6 +110,7 @@ class SearchSettings:
     final_epochs: float | None = None
     lesson: Lesson | None = None
     storage: str | None = None
+    checkpoints: str | None = None
     study: str = "search"
     seed: int = 0
 
@@ -122,6 +126,7 @@ class SearchResult:
         finalists: all fully trained networks, in the order of their training.
         rungs: how far the scores of each could be trusted.
         feasible_share: share of random networks of the space within the budget.
+        correction: of the latency model, where the finalists' times say that it was off; their predictions are corrected.
         redraws: candidates that were drawn again, because they were beyond a limit or known, before a trial was spent on them.
         study: name of the study.
     """
@@ -134,6 +139,7 @@ class SearchResult:
     feasible_share: float
     redraws: int
     study: str
+    correction: Correction | None = None
 
     @property
     def best(self) -> Finalist | None:
@@ -182,6 +188,7 @@ def run_search(
         seed=settings.seed,
         score=settings.score,
         warm_start=settings.warm_start,
+        mirror=Mirror(settings.checkpoints) if settings.checkpoints else None,
     )
     identity = {
         "space": space.fingerprint,
@@ -237,7 +244,8 @@ def run_search(
     training = FinalTraining(
         trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs, lesson=settings.lesson
     )
-    finalists = _Ending(training, data, device, runtime, settings, workers, events).finalists(ranked(tried))
+    ending = _Ending(training, data, device, runtime, settings, workers, events, reference(model))
+    finalists, corrected = ending.finalists(tried, budget_ms)
     rungs = faithfulness(
         study, settings.ladder, {one.tried.architecture.fingerprint: one.shipped.trained_accuracy for one in finalists}
     )
@@ -253,6 +261,7 @@ def run_search(
         feasible_share=surveyed.feasible_share(budget_ms),
         redraws=count_redraws(study),
         study=study.study_name,
+        correction=corrected,
     )
 
 
@@ -267,18 +276,38 @@ class _Ending:
     settings: SearchSettings
     workers: int
     events: Events
+    reference: Reference | None
 
-    def finalists(self, candidates: Sequence[Tried]) -> list[Finalist]:
-        """The first of `candidates`, trained and measured; more of them while their front is too small."""
+    def finalists(self, tried: Sequence[Tried], budget_ms: float) -> tuple[list[Finalist], Correction | None]:
+        """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
+        shipped: dict[Architecture, Shipped] = {}
+        finalists, change = self._finished(ranked(tried), [], shipped)
+        found = correction(finalists, change)
+        if found is None:
+            return finalists, None
+        self.events.note(str(found))
+        corrected = ranked([found.of(one) for one in tried])
+        within = [one for one in corrected if one.predicted_ms <= budget_ms]
+        before = {one.tried.architecture for one in finalists}
+        also = [one for one in corrected if one.architecture in before]
+        finalists, _ = self._finished(within or corrected, also, shipped)
+        return finalists, found
+
+    def _finished(
+        self, candidates: Sequence[Tried], also: Sequence[Tried], shipped: dict[Architecture, Shipped]
+    ) -> tuple[list[Finalist], float | None]:
+        """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed."""
         count = min(self.settings.finalists, len(candidates))
-        shipped: list[Shipped] = []
         while True:
-            self._train(candidates[:count])
-            shipped += [self._shipped(one) for one in candidates[len(shipped) : count]]
-            finalists = self._measured(candidates[:count], shipped)
+            chosen = list(dict.fromkeys([*candidates[:count], *also]))
+            self._train(chosen)
+            for one in chosen:
+                if one.architecture not in shipped:
+                    shipped[one.architecture] = self._shipped(one)
+            finalists, change = self._measured(chosen, [shipped[one.architecture] for one in chosen])
             enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.settings.finalists)
             if enough or count == min(2 * self.settings.finalists, len(candidates)):
-                return finalists
+                return finalists, change
             count += 1
 
     def _train(self, candidates: Sequence[Tried]) -> None:
@@ -311,23 +340,32 @@ class _Ending:
             on_progress=self.events.progress,
         )
 
-    def _measured(self, candidates: Sequence[Tried], shipped: Sequence[Shipped]) -> list[Finalist]:
-        """Measure what was exported of the finalists, all of them interleaved."""
+    def _measured(self, candidates: Sequence[Tried], shipped: Sequence[Shipped]) -> tuple[list[Finalist], float | None]:
+        """Measure what was exported of the finalists, all of them and the reference interleaved.
+
+        Returns:
+            The finalists, and how much slower the reference has become; None: not known.
+        """
         models = [one.onnx.read_bytes() for one in shipped]
         timings: Sequence[Timing | None] = [None] * len(models)
-        reason = None
+        reason, change = None, None
         if self.device is None:
             reason = "there is no device: its latency is known from published figures only"
         else:
             try:
-                timings = measure(self.device, models, settings=self.runtime, on_progress=self.events.progress)
+                beside = [] if self.reference is None else [self.reference.model]
+                found = measure(
+                    self.device, [*models, *beside], settings=self.runtime, on_progress=self.events.progress
+                )
+                timings = found[: len(models)]
+                change = None if self.reference is None else self.reference.change(found[-1])
             except DeviceUnavailable as error:  # what was trained is worth more than the time it takes
                 reason = str(error)
                 self.events.note(f"{error}: finalists go by their predictions; the same command measures them later")
         return [
             Finalist(candidate, self.training.path(candidate), one, timing, reason)
             for candidate, one, timing in zip(candidates, shipped, timings, strict=True)
-        ]
+        ], change
 
 
 def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequence[Answers]:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.database import open_server
 from nas.errors import StudyError
+from nas.proxy import SCHEME, open_proxy
 from nas.sampling.history import CANDIDATE, OUTCOME
 from searchspace.architecture import Architecture
 
@@ -33,7 +34,7 @@ def open_study(
     """The study `name` in an Optuna storage, made if it is not there; one of its own for every set of limits.
 
     Args:
-        url: such as ``sqlite:///study.db`` or ``postgresql://…``.
+        url: such as ``sqlite:///study.db``, ``postgresql://…`` or ``grpc://…``, a proxy's.
         name: the study's; that of other limits has them in its name.
         identity: fingerprints of what is searched; a study of anything else is refused.
         limits: what a candidate must stay within.
@@ -60,6 +61,8 @@ def open_storage(url: str) -> optuna.storages.BaseStorage:
     try:
         if url.startswith("sqlite:"):
             return _sqlite_storage(url)
+        if url.startswith(f"{SCHEME}:"):
+            return open_proxy(url)
         return optuna.storages.get_storage(open_server(url) if "://" in url else url)
     except StudyError:
         raise

@@ -13,6 +13,7 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
@@ -271,8 +272,13 @@ def run_trials(
 
 def progress(study: optuna.Study, wanted: int) -> Progress:
     """Where the study stands."""
-    outcomes = count_outcomes(study)
-    best = max((trial.accuracy for trial in completed(study)), default=None)
+    return _progress(study.get_trials(deepcopy=False), wanted)
+
+
+def _progress(trials: Sequence[FrozenTrial], wanted: int) -> Progress:
+    outcomes = _outcomes(trials)
+    complete = (trial for trial in trials if trial.user_attrs.get(OUTCOME) == COMPLETE)
+    best = max((trial.user_attrs[RUNGS][-1]["accuracy"] for trial in complete), default=None)
     return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes)
 
 
@@ -283,8 +289,12 @@ def count_redraws(study: optuna.Study) -> int:
 
 def count_outcomes(study: optuna.Study) -> Counter[str]:
     """How many trials ended in each way; one that was killed in the middle counts as interrupted."""
+    return _outcomes(study.get_trials(deepcopy=False))
+
+
+def _outcomes(trials: Sequence[FrozenTrial]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             outcomes[trial.user_attrs[OUTCOME]] += 1
         elif trial.state == TrialState.FAIL:
@@ -325,8 +335,9 @@ def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
             return _try(study, trial, problem, trials)
     except optuna.exceptions.UpdateFinishedTrialError:
         return INTERRUPTED  # we were silent for so long that another process took it over
-    except KeyboardInterrupt:
-        requeue(study, trial.number)
+    except BaseException:  # interrupted, or a disk is full
+        with suppress(optuna.exceptions.StorageInternalError):  # of a storage that is what failed
+            requeue(study, trial.number)
         raise
 
 
@@ -339,7 +350,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
         trial.set_constraint(name, violation)
     if judged.excess > 0:
         return _end(study, trial, INFEASIBLE, TrialState.PRUNED)
-    earlier = _known(study, architecture.fingerprint)
+    earlier = _known(study.get_trials(deepcopy=False), architecture.fingerprint)
     if earlier is not None:
         for step, value in earlier.intermediate_values.items():
             trial.report(value, step)
@@ -356,18 +367,26 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> st
     )
     others = claimed_before(study, trial.number, claim=CANDIDATE)
     taken = [other.user_attrs[CANDIDATE]["fingerprint"] for other in others]
-    if architecture.fingerprint in taken or _known(study, architecture.fingerprint):
+    now = study.get_trials(deepcopy=False)
+    if architecture.fingerprint in taken or _known(now, architecture.fingerprint):
         return _end(study, trial, DUPLICATE, TrialState.FAIL)
-    if progress(study, trials).trained + len(others) >= trials:
+    if _progress(now, trials).trained + len(others) >= trials:
         requeue(study, trial.number)
         return INTERRUPTED
     return _climb(study, trial, problem, architecture, prediction.ms)
 
 
-def _known(study: optuna.Study, fingerprint: str) -> FrozenTrial | None:
-    """The trial that trained the same network before."""
-    for trial in judged(study) + _failed(study):
-        if trial.user_attrs[CANDIDATE]["fingerprint"] == fingerprint:
+def _known(trials: Sequence[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
+    """The one of the trials that trained the same network before."""
+    for trial in trials:
+        outcome = trial.user_attrs.get(OUTCOME)
+        if (
+            trial.state == TrialState.FAIL
+        ):  # of one that was killed when it had said how it ends, the score is not known
+            ended = outcome == FAILED
+        else:
+            ended = trial.state.is_finished() and outcome in (COMPLETE, PRUNED)
+        if ended and trial.user_attrs[CANDIDATE]["fingerprint"] == fingerprint:
             return trial
     return None
 
@@ -384,7 +403,7 @@ def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Ar
         trial.set_user_attr(RUNGS, scores)
         if not problem.pareto:  # Optuna takes no reports where there are several objectives
             trial.report(score.score, rung)
-        if rung + 1 < problem.rungs and problem.pruner.prune(study, study.get_trials(deepcopy=False)[trial.number]):
+        if rung + 1 < problem.rungs and problem.pruner.prune(study, study._storage.get_trial(trial._trial_id)):
             return _end(study, trial, PRUNED, TrialState.PRUNED)
     return _end(study, trial, COMPLETE, TrialState.COMPLETE, values=problem.values(score.score, ms))
 
@@ -402,9 +421,3 @@ def judged(study: optuna.Study) -> list[FrozenTrial]:
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     trials = study.get_trials(deepcopy=False, states=states)
     return [trial for trial in trials if trial.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED)]
-
-
-def _failed(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials whose training diverged."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) == FAILED]

@@ -89,8 +89,17 @@ def search(
     distill_weight: options.DistillWeight = 0.5,
     temperature: options.Temperature = 2.0,
     replicas: options.Replicas = 8,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL; by default a file in the run.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna storage URL, or grpc://HOST:PORT of `nas proxy`; by default a file in the run."),
+    ] = None,
     study: Annotated[str, typer.Option(help="Name of the study in the storage.")] = "search",
+    checkpoints: Annotated[
+        str | None,
+        typer.Option(
+            help="Place that all machines reach, such as s3://bucket/search: there workers exchange candidates' checkpoints."
+        ),
+    ] = None,
     strict: options.Strict = False,
     seed: options.Seed = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of the run; the same command resumes it.")] = None,
@@ -107,6 +116,7 @@ def search(
     from nas.errors import BudgetError
     from nas.fidelity import parse_ladder, parse_score
     from nas.limits import REWARDS, latency_limit, size_limits
+    from nas.mirror import Mirror
     from nas.run import open_run
     from nas.sampling.candidate_sampler import SAMPLERS
     from nas.search import SearchSettings, run_search
@@ -137,11 +147,14 @@ def search(
         final_epochs=None if epochs is None else _positive("--epochs", epochs),
         lesson=lesson,
         storage=storage,
+        checkpoints=checkpoints,
         study=study,
         seed=seed,
     )
     if storage is not None:
         open_storage(storage)  # whether it can be used is known before anything takes time
+    if checkpoints is not None:
+        Mirror(checkpoints).check()
     if resolution is not None:
         drawn_from = dataclasses.replace(drawn_from, resolution=(resolution,))
     first, *further = drawn_from.resolution or (where.resolution,)
@@ -258,6 +271,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         },
         "best": None if best is None else _entry(best, result.budget_ms),
         "doubts": _doubts(model, result),
+        "correction": dataclasses.asdict(result.correction) if result.correction else None,
         "front": [_entry(finalist, result.budget_ms) for finalist in result.front],
         "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
         "rank": {"tau": first.tau, "low": first.low, "high": first.high},
@@ -327,6 +341,8 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     )
     if report["remark"]:
         stdout.print(report["remark"])
+    if result.correction:
+        stdout.print(str(result.correction))
     for doubt in report["doubts"]:
         stdout.print(f"predictions are rough here: {doubt}")
     stdout.print(f"checkpoints and ONNX files: {report['run']}/finalists")

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 @app.command()
 def worker(
-    storage: Annotated[str, typer.Option(help="Optuna storage URL of the search, such as postgresql://nas@host/nas.")],
+    storage: Annotated[
+        str,
+        typer.Option(
+            help="Storage of the search, such as postgresql://nas@host/nas, or grpc://HOST:PORT of `nas proxy`."
+        ),
+    ],
     study: Annotated[str, typer.Option(help="Name of the study in it.")] = "search",
     data: options.Data = "digits",
     trials: Annotated[
@@ -35,7 +40,8 @@ def worker(
     """Work on a search's study, from any machine that reaches its storage and has the same images.
 
     What is searched is read from the study; `nas search --storage URL` makes it. Asked to end (SIGTERM), it gives the candidate
-    in hand back to the others. Where checkpoints lie on a shared path, the next one goes on from them.
+    in hand back to the others. Where checkpoints lie on a shared path, or the search has [bold]--checkpoints[/], the next one
+    goes on from them.
 
     Example: [bold]nas worker --storage postgresql://nas@host/nas --study search --data photos/[/]
     """

@@ -31,6 +31,7 @@ MOST_CHANGES = 4
 FRONT_SHARE = (
     0.5  # of candidates that are to extend the front although only the best counts: they keep the search broad
 )
+MOST = 400  # trained candidates that the surrogate learns from
 REFIT = 1.1  # hyperparameters are found anew once there are so many times as many candidates
 Array = NDArray[np.float64]
 
@@ -92,8 +93,8 @@ class AutoSampler:
         finals = expected_finals(seen, self.rungs)
         if len(finals) < FEWEST:
             return _any(decisions, judge, source)
-        known = [one for one in seen if one.fingerprint in finals]
-        waiting = [one for one in seen if one.fingerprint not in finals]
+        known = _telling([one for one in seen if one.fingerprint in finals], finals)
+        waiting = [one for one in seen if one.fingerprint not in finals][-MOST:]
         surrogate = self._surrogate(known, waiting, finals)
         within = [one for one in known if one.ms <= self.limit_ms] or known
         expected, _ = surrogate.predict(self._encoded(within))
@@ -187,6 +188,15 @@ class AutoSampler:
                 drawn = self.decisions.complete(one.answers, seed=0)
                 self._rows[one.fingerprint] = self._encoder.encode(drawn.architecture, drawn.answers, one.ms)
         return np.array([self._rows[one.fingerprint] for one in seen])
+
+
+def _telling(known: list[Seen], finals: Mapping[str, tuple[float, float]]) -> list[Seen]:
+    """What the surrogate is fitted to, whose cost grows with the cube of its size: the best, and the latest of the others."""
+    if len(known) <= MOST:
+        return known
+    best = sorted(known, key=lambda one: -finals[one.fingerprint][0])[: MOST // 2]
+    chosen = {one.fingerprint for one in best}
+    return best + [one for one in known if one.fingerprint not in chosen][-(MOST - MOST // 2) :]
 
 
 def _any(decisions: Decisions, judge: Judge, source: random.Random) -> Drawn:

@@ -133,7 +133,7 @@ class CandidateSampler(BaseSampler):
         seen = history(study)
         pins = self._pins(seen, self._source) if self._pins else {}
         decisions = Decisions(self._decisions.space, self._decisions.offers, pins)
-        gate = _Gate(self._judge, {one.fingerprint for one in seen} | _failed(study))
+        gate = _Gate(self._judge, {one.fingerprint for one in seen})
         if self._name == "auto":
             answers = self._auto.propose(seen, gate, self._source, decisions).answers
         else:
@@ -253,12 +253,6 @@ def _distribution(offer: Sequence[Any]) -> BaseDistribution:
     if isinstance(offer, range):
         return IntDistribution(offer.start, offer.stop - 1)
     return CategoricalDistribution(tuple(offer))
-
-
-def _failed(study: optuna.Study) -> set[str]:
-    """Architectures whose training diverged, or was interrupted."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    return {trial.user_attrs[CANDIDATE]["fingerprint"] for trial in trials if CANDIDATE in trial.user_attrs}
 
 
 __all__ = ["CANDIDATE", "SAMPLERS", "CandidateSampler", "SamplerName"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nas.sampling.decisions import Decisions
 from nas.survey import Answers
-from searchspace.architecture import Architecture, lower
+from searchspace.architecture import Architecture, lower_block, lower_head
 
 Row = NDArray[np.float64]
 
@@ -28,7 +28,7 @@ class Encoder:
 
     def encode(self, architecture: Architecture, answers: Answers, ms: float) -> Row:
         """A row: see `groups` for its parts."""
-        graph = lower(architecture)
+        macs, params = _cost(architecture)
         single = np.zeros(self._singles)
         sums, counts = [0.0] * len(self._pooled), [0] * len(self._pooled)
         for name, answer in answers.items():
@@ -38,7 +38,7 @@ class Encoder:
                     sums[pool] += value
                     counts[pool] += 1
         pooled = [total / count if count else 0.0 for total, count in zip(sums, counts, strict=True)]
-        return np.concatenate(([math.log(ms), math.log(graph.macs), math.log(graph.params)], pooled, single))
+        return np.concatenate(([math.log(ms), math.log(macs), math.log(params)], pooled, single))
 
     @property
     def groups(self) -> tuple[slice, ...]:
@@ -75,6 +75,15 @@ class Encoder:
             for number in range(_columns(offer))
         }
         return tuple(names)
+
+
+def _cost(architecture: Architecture) -> tuple[int, int]:
+    """MACs and parameters, block by block: nearly every block of a proposal was met before."""
+    norm, shapes = architecture.norm, architecture.shapes
+    ops = list(lower_head(architecture.head, shapes[-1], classes=architecture.classes, norm=norm))
+    for block, shape in zip(architecture.blocks, shapes, strict=False):
+        ops += lower_block(block, shape, norm)
+    return sum(op.macs for op in ops), sum(op.params for op in ops)
 
 
 def _columns(offer: Sequence[Any]) -> int:

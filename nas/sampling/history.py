@@ -12,6 +12,8 @@ from nas.survey import Answers
 
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
 FEWEST_PAIRS = 5  # candidates that were on a rung and on the last one, to learn how one tells of the other
+Array = NDArray[np.float64]
+BEFORE = 0.4  # weight of what the last rung but one promised, in what a candidate is taken to have come to: two looks err less
 USUAL_SPREAD = 0.03  # of what scores come to, before that is known
 
 
@@ -74,27 +76,39 @@ class Outlook:
 def outlooks(curves: Sequence[Sequence[float]], rungs: int) -> list[Outlook | None]:
     """For each rung but the last its outlook, None where too few candidates went from it to the end."""
     complete = np.array([curve for curve in curves if len(curve) == rungs], dtype=float).reshape(-1, rungs)
-    return [_outlook(complete[:, rung], complete[:, -1]) for rung in range(rungs - 1)]
+    return [outlook(complete[:, rung], complete[:, -1]) for rung in range(rungs - 1)]
 
 
-def _outlook(here: NDArray[np.float64], last: NDArray[np.float64]) -> Outlook | None:
+def outlook(here: Sequence[float] | Array, last: Sequence[float] | Array) -> Outlook | None:
+    """Of candidates' scores on a rung and on the last one; None if there are too few.
+
+    Args:
+        here: (n,) scores on the rung.
+        last: (n,) those of the same candidates on the last one.
+    """
     if len(here) < FEWEST_PAIRS:
         return None
-    variance, together = float(here.var()), float(np.cov(here, last, bias=True)[0, 1])
+    x, y = np.asarray(here, dtype=float), np.asarray(last, dtype=float)
+    variance, together = float(x.var()), float(np.cov(x, y, bias=True)[0, 1])
     slope = max(together / variance, 0.0) if variance > 1e-9 else 0.0
-    offset = float(last.mean() - slope * here.mean())
-    residual = last - offset - slope * here
-    spread = float(np.sqrt((residual**2).sum() / max(len(here) - 2, 1)))
+    offset = float(y.mean() - slope * x.mean())
+    residual = y - offset - slope * x
+    spread = float(np.sqrt((residual**2).sum() / max(len(x) - 2, 1)))
     return Outlook(offset, slope, max(spread, 1e-3))
 
 
 def expected_finals(seen: Sequence[Seen], rungs: int) -> Mapping[str, tuple[float, float]]:
-    """By fingerprint: score on the last rung, and how unsure it is (0 if the candidate got there)."""
+    """By fingerprint: what a candidate comes to on the last rung, and how unsure that is (0 if it got there).
+
+    A score on the last rung is averaged with what the one before promised: that predicts better than it alone which networks
+    do well (record 2026-11-24_sampler_benchmark).
+    """
     found = outlooks([one.scores for one in seen if one.finished], rungs)
     finals = {}
     for one in seen:
         if len(one.scores) == rungs:
-            finals[one.fingerprint] = (one.scores[-1], 0.0)
+            promised = found[-1].final(one.scores[-2]) if found and found[-1] is not None else one.scores[-1]
+            finals[one.fingerprint] = ((1 - BEFORE) * one.scores[-1] + BEFORE * promised, 0.0)
         elif one.scores:
             outlook = found[len(one.scores) - 1]
             if outlook is None:

@@ -19,6 +19,7 @@ class Postgres:
     binaries: Path
     port: int
     user: str | None  # None: this one
+    options: str = "-c fsync=off"
 
     @property
     def url(self) -> str:
@@ -33,7 +34,9 @@ class Postgres:
         assert ended.returncode == 0, ended.stderr
 
     def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
+        options = (
+            f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} {self.options}"
+        )
         log = self.folder / "log"
         with log.open("ab"):
             pass
@@ -45,7 +48,7 @@ class Postgres:
         self.run("pg_ctl", "stop", "-w", "-m", "fast", "-D", self.folder / "data")
 
 
-def open_postgres() -> Postgres:
+def open_postgres(options: str = Postgres.options) -> Postgres:
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not found:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
@@ -59,7 +62,7 @@ def open_postgres() -> Postgres:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = Postgres(folder, found[-1].parent, port, user)
+    server = Postgres(folder, found[-1].parent, port, user, options)
     server.run(
         *("initdb", "-D", folder / "data", "-U", "nas", "-A", "scram-sha-256", "--no-sync"),
         *("--pwfile", folder / "password"),

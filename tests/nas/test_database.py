@@ -9,14 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from optuna.storages import RDBStorage
 
 from nas import database
 from nas.errors import StudyError
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_storage, open_study
-from nas.study import STARTUP_TRIALS, count_outcomes, prepare
+from nas.study import STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
 from tests.nas.postgres import PASSWORD, Postgres, open_postgres
-from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY
+from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
 
 TRIALS = 14
 
@@ -93,3 +94,21 @@ def test_a_server_that_is_not_there_is_tried_for_a_while(monkeypatch: pytest.Mon
     with pytest.raises(StudyError, match=r"must be reachable, tried for 0\.1 s") as told:
         open_storage(f"postgresql://nas:{PASSWORD}@127.0.0.1:{port}/nas")
     assert PASSWORD not in str(told.value)
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
+def test_trials_are_read_as_optuna_reads_them(server: Postgres) -> None:
+    study = open_study(server.url, "reading", identity=IDENTITY)
+    attach_sampler(study, problem(Trainer()), "random", seed=0)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=False)
+    run_trials(study, problem(Trainer()), trials=5)
+    problem(Trainer()).space.sample(study.ask())  # one that is running
+    storage = study._storage._backend  # type: ignore[attr-defined]
+    every = RDBStorage._get_trials(storage, study._study_id, None, set(), -1)
+    assert {one.state.name for one in every} >= {"COMPLETE", "RUNNING", "WAITING"}
+    for included, greater in ((set(), -1), ({every[0]._trial_id, every[-1]._trial_id}, every[2]._trial_id)):
+        asked = (study._study_id, None, included, greater)
+        read, expected = storage._get_trials(*asked), RDBStorage._get_trials(storage, *asked)
+        assert read == expected
+        assert [one.user_attrs for one in read] == [one.user_attrs for one in expected]
+    storage.engine.dispose()

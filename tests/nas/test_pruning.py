@@ -1,5 +1,7 @@
 """A candidate is stopped by candidates that are no slower, and by no others."""
 
+import random
+
 import optuna
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,6 +70,35 @@ def test_studies_of_two_objectives_are_judged_by_what_trials_wrote_down() -> Non
         trial.set_user_attr("rungs", [{"value": own}])
         assert PRUNER.prune(study, study.get_trials()[-1]) is stopped
         study.tell(trial, state=TrialState.FAIL)
+
+
+def climbing(curves: list[tuple[float, list[float]]], own_ms: float, own: float) -> bool:
+    """Whether a trial is stopped on its first rung beside others that went to the end, when most of them count for nothing."""
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    for ms, curve in curves:
+        study.add_trial(_trained(ms, curve))
+    trial = study.ask()
+    trial.set_user_attr("candidate", {"ms": own_ms})
+    trial.set_user_attr("rungs", [{"value": own}])
+    pruner = NoSlowerPruner(latency=("candidate", "ms"), peers=10**6, complete=10, luck=1.5)
+    return pruner.prune(study, study.get_trials()[-1])
+
+
+@given(st.floats(0.0, 0.02), st.integers(0, 2**16))
+def test_what_luck_cannot_bring_to_the_front_is_stopped_and_what_it_can_goes_on(noise: float, seed: int) -> None:
+    source = random.Random(seed)
+    curves = [(1.0, [at / 20, at / 20 + 0.3 + source.uniform(-noise, noise)]) for at in range(12)]
+    assert climbing(curves, 1.0, 0.1)  # would end near 0.4, with 0.85 reached
+    assert not climbing(curves, 1.0, 0.62)
+    assert not climbing(curves, 0.9, 0.1)  # nothing as fast was seen
+    assert not climbing(curves[:9], 1.0, 0.1)  # too few to know what a score on the first rung comes to
+
+
+def test_the_wider_final_scores_scatter_the_longer_one_is_hoped_for() -> None:
+    steady = [(1.0, [at / 20, at / 20 + 0.3]) for at in range(12)]
+    scattered = [(1.0, [at / 20, at / 20 + 0.3 + (-1) ** at * 0.3]) for at in range(12)]
+    assert climbing(steady, 1.0, 0.4)
+    assert not climbing(scattered, 1.0, 0.4)
 
 
 def _trained(ms: float, curve: list[float]) -> optuna.trial.FrozenTrial:

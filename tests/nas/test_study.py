@@ -224,3 +224,19 @@ def _lines(folder: Path) -> list[tuple[str, int]]:
 
 def _load(folder: Path) -> optuna.Study:
     return optuna.load_study(storage=f"sqlite:///{folder / 'study.db'}", study_name="search")
+
+
+def test_one_that_died_between_its_last_score_and_telling_it_is_trained_again(tmp_path: Path) -> None:
+    study, trainer = new_study(tmp_path), Trainer(lucky=True)
+    run_trials(study, problem(trainer), trials=1)
+    told = study.trials[0]
+    died = optuna.trial.create_trial(
+        state=TrialState.FAIL, params=told.params, distributions=told.distributions, user_attrs=told.user_attrs
+    )
+    other = optuna.create_study(direction="maximize")
+    other.add_trial(died)
+    other.enqueue_trial(told.params)
+    attach_sampler(other, problem(trainer), seed=0)
+    run_trials(other, problem(trainer), trials=1)
+    assert count_outcomes(other) == {"interrupted": 1, "complete": 1}
+    assert other.trials[1].user_attrs[CANDIDATE]["fingerprint"] == told.user_attrs[CANDIDATE]["fingerprint"]

@@ -1,6 +1,6 @@
 """Compares samplers by simulation over the table's surrogate; see README.md.
 
-    python experiments/benchmarks/2026-11-24_sampler_benchmark/run.py [--part 0/2] [--quick]
+    python experiments/benchmarks/2026-11-24_sampler_benchmark/run.py [--part 0/2] [--seeds 5]
 
 Every finished simulation is a line in `--work`; those that are there are not repeated. `summary.py` makes the record of them.
 """
@@ -8,6 +8,7 @@ Every finished simulation is a line in `--work`; those that are there are not re
 import argparse
 import dataclasses
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ BUDGET_MS = 0.054  # the median of the space
 TRIALS = 90
 FLOOR = 0.3  # accuracy from which hypervolume counts
 FINALISTS = 5
+SHARE, MORE = (
+    0.6,
+    3,
+)  # a search that stops candidates early may train up to so many times as many, for that share of the images
 ASKS = 30  # of an Optuna sampler for each candidate that is within the budget
 DEFAULTS = {
     "optuna random": optuna.samplers.RandomSampler,
@@ -42,9 +47,8 @@ OURS = ("auto", "tpe", "nsga2", "gp")
 LATENCY = (CANDIDATE, "predicted_ms")
 PRUNERS: dict[str, Any] = {
     "none": optuna.pruners.NopPruner(),
-    "0.5": NoSlowerPruner(LATENCY, share=0.5),
-    "0.6": NoSlowerPruner(LATENCY, share=0.6),
-    "0.7": NoSlowerPruner(LATENCY, share=0.7),
+    "default": NoSlowerPruner(LATENCY),
+    "median": NoSlowerPruner(LATENCY, share=0.5, luck=math.inf),  # of those no slower, on the same rung
 }
 
 
@@ -74,25 +78,29 @@ class Task:
         return f"{self.method}|{'front' if self.pareto else 'best'}|{self.pruner}|{'two' if self.stages else 'one'}|{self.seed}"
 
 
-def tasks(quick: bool) -> Iterator[Task]:
+def tasks(seeds: int) -> Iterator[Task]:
     """What is simulated, what matters most first."""
-    for seed in range(5 if quick else 20):
+    for seed in range(seeds):
         for pareto in (True, False):
-            for method in ("optuna random", "auto", "optuna tpe", "optuna nsga2", "optuna qmc"):
+            for method in ("optuna random", "optuna tpe", "optuna nsga2", "optuna nsga3", "optuna qmc"):
                 yield Task(method, pareto, seed)
-        for pruner in ("0.5", "0.6", "0.7"):
-            yield Task("auto", True, seed, pruner=pruner)
+            for pruner in ("none", "default"):
+                yield Task("auto", pareto, seed, pruner=pruner)
+        yield Task("auto", True, seed, pruner="median")
         for pareto in (True, False):
             yield Task("auto", pareto, seed, stages=True)
-    for seed in range(5 if quick else 20):
+    for seed in range(seeds):
         for pareto in (True, False):
-            for method in ("tpe", "nsga2", "optuna nsga3", "optuna gp", "gp"):
+            for method in ("tpe", "nsga2"):
                 yield Task(method, pareto, seed)
 
 
 def simulate(task: Task, surrogate: TableSurrogate, surveyed: Survey) -> dict[str, Any]:
     """One search; what it knew after every candidate."""
-    trainer = Trainer(surrogate, task.seed)
+    directions = ["maximize", "minimize"] if task.pareto else ["maximize"]
+    sampler = DEFAULTS[task.method](seed=task.seed) if task.method in DEFAULTS else None
+    study = optuna.create_study(directions=directions, sampler=sampler)
+    trainer = Trainer(surrogate, task.seed, lambda: study.get_trials(deepcopy=False)[-1].params)
     problem = Stopped(
         surrogate.space,
         surrogate.model.predict,
@@ -102,27 +110,37 @@ def simulate(task: Task, surrogate: TableSurrogate, surveyed: Survey) -> dict[st
         pareto=task.pareto,
         stopping=PRUNERS[task.pruner],
     )
-    directions = ["maximize", "minimize"] if task.pareto else ["maximize"]
     trail: list[tuple[int, str, float]] = []
-    if task.method in DEFAULTS:
-        sampler = DEFAULTS[task.method](seed=task.seed)
-        study = optuna.create_study(directions=directions, sampler=sampler)
+    images = TRIALS * sum(RUNGS)
+    if sampler is not None:
         _by_defaults(study, problem, trainer, trail)
     else:
-        study = optuna.create_study(directions=directions)
         stages = TwoStages(Decisions.of(surrogate.space), TRIALS) if task.stages else None
         attach_sampler(study, problem, task.method, seed=task.seed, pins=stages.pins if stages else None)
         first = surveyed.spread(BUDGET_MS, STARTUP_TRIALS)
         if stages:
             first = stages.first(surrogate.model.predict_ms, limit_ms=BUDGET_MS, count=STARTUP_TRIALS, seed=task.seed)
         prepare(study, first, local=True)
-        for wanted in range(1, TRIALS + 1):
+        most = TRIALS if task.pruner == "none" else TRIALS * MORE
+        for wanted in range(1, most + 1):
+            if wanted > TRIALS and trainer.images >= SHARE * TRIALS * sum(RUNGS):
+                break
             run_trials(study, problem, trials=wanted)
+            if wanted == TRIALS:
+                images = trainer.images
             last = [trial for trial in study.get_trials(deepcopy=False) if CANDIDATE in trial.user_attrs][-1]
             if last.user_attrs[OUTCOME] == COMPLETE:
                 candidate = last.user_attrs[CANDIDATE]
                 trail.append((trainer.images, candidate["fingerprint"], candidate["predicted_ms"]))
-    return {"key": task.key, **dataclasses.asdict(task), "images": trainer.images, "trail": _scored(trail, trainer)}
+    return {
+        "key": task.key,
+        **dataclasses.asdict(task),
+        "images_of_trials": images,
+        "trail": _scored(trail, trainer),
+        "networks": [
+            [fingerprint, ms, *trainer.observed[fingerprint].round(5).tolist()] for _, fingerprint, ms in trail
+        ],
+    }
 
 
 def _by_defaults(study: optuna.Study, problem: Problem, trainer: Trainer, trail: list[tuple[int, str, float]]) -> None:
@@ -152,23 +170,25 @@ def _by_defaults(study: optuna.Study, problem: Problem, trainer: Trainer, trail:
 def _scored(trail: list[tuple[int, str, float]], trainer: Trainer) -> list[list[float]]:
     """After each completed candidate: images so far, hypervolume of the front it shows, accuracy of the best finalist.
 
-    The front and the FINALISTS are chosen by what was observed, and valued by the surrogate's means: luck is no merit.
+    The front and the FINALISTS are chosen by what was observed. They are valued twice: by the surrogate's means, as if every
+    deviation from them were luck; and by what was observed, as if none were. The truth lies between.
     """
     told = []
+    last = {fingerprint: float(scores[-1]) for fingerprint, scores in trainer.observed.items()}
+    mean = {fingerprint: float(scores[-1]) for fingerprint, scores in trainer.means.items()}
     for end in range(1, len(trail) + 1):
         seen = {fingerprint: ms for _, fingerprint, ms in trail[:end]}
         front = {
             fingerprint: ms
             for fingerprint, ms in seen.items()
-            if not any(
-                other_ms <= ms and trainer.observed[other][-1] > trainer.observed[fingerprint][-1]
-                for other, other_ms in seen.items()
-            )
+            if not any(other_ms <= ms and last[other] > last[fingerprint] for other, other_ms in seen.items())
         }
-        finalists = sorted(seen, key=lambda fingerprint: -trainer.observed[fingerprint][-1])[:FINALISTS]
-        best = max(float(trainer.means[fingerprint][-1]) for fingerprint in finalists)
-        volume = _volume([(ms, float(trainer.means[fingerprint][-1])) for fingerprint, ms in front.items()])
-        told.append([trail[end - 1][0], round(volume, 6), round(best, 5)])
+        finalists = sorted(seen, key=lambda fingerprint: -last[fingerprint])[:FINALISTS]
+        values = [float(trail[end - 1][0])]
+        for value in (mean, last):
+            values.append(round(_volume([(ms, value[fingerprint]) for fingerprint, ms in front.items()]), 6))
+            values.append(round(max(value[fingerprint] for fingerprint in finalists), 5))
+        told.append(values)
     return told
 
 
@@ -184,7 +204,7 @@ def _volume(points: list[tuple[float, float]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", default="0/1")
-    parser.add_argument("--quick", action="store_true", help="five seeds")
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", default="", help="methods, separated by commas")
     parser.add_argument("--work", type=Path, default=Path("runs/sampler_benchmark"))
     parser.add_argument("--table", type=Path, default=HERE / "table.jsonl")
@@ -205,13 +225,13 @@ def main() -> None:
     )
     path = asked.work / f"simulated.{part}of{parts}.jsonl"
     done = {json.loads(line)["key"] for line in path.read_text().splitlines()} if path.exists() else set()
-    wanted = [task for task in tasks(asked.quick) if not asked.only or task.method in asked.only.split(",")]
+    wanted = [task for task in tasks(asked.seeds) if not asked.only or task.method in asked.only.split(",")]
     for index, task in enumerate(wanted):
         if index % parts == part and task.key not in done:
             line = simulate(task, surrogate, surveyed)
             with path.open("a") as file:
                 file.write(json.dumps(line) + "\n")
-            print(task.key, line["trail"][-1], np.round(line["images"] / 1000), flush=True)
+            print(task.key, line["trail"][-1], np.round(line["images_of_trials"] / 1000), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ residuals: what the surrogate cannot know of it, and the luck of a training.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,8 +25,8 @@ from latency.model import LatencyModel
 from nas.sampling.decisions import Decisions
 from nas.sampling.encoding import Encoder
 from nas.study import RungScore
+from nas.survey import Answers
 from searchspace.architecture import Architecture
-from searchspace.recalling import recall
 
 FOLDS = 10
 Array = NDArray[np.float64]
@@ -36,6 +36,16 @@ def read_table(path: Path = HERE / "table.jsonl") -> list[dict[str, Any]]:
     """The table's rows, those trained again with another seed left out."""
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     return [row for row in rows if row["seed"] == 0]
+
+
+def read_noise(path: Path = HERE / "table.jsonl") -> dict[str, Any]:
+    """By how much the scores of a network trained twice differ on each rung: standard deviation of one training."""
+    scores: dict[str, list[list[float]]] = {}
+    for row in map(json.loads, path.read_text().splitlines()):
+        scores.setdefault(row["fingerprint"], []).append([rung["accuracy"] for rung in row["rungs"]])
+    pairs = np.array([both[:2] for both in scores.values() if len(both) > 1])
+    spread = np.sqrt(((pairs[:, 0] - pairs[:, 1]) ** 2).mean(axis=0) / 2)
+    return {"networks": len(pairs), "deviation": spread.round(4).tolist()}
 
 
 def read_latency_model() -> LatencyModel:
@@ -78,18 +88,14 @@ class TableSurrogate:
     def model(self) -> LatencyModel:
         return read_latency_model()
 
-    def encode(self, architecture: Architecture) -> Array:
-        answers = recall(self.space, architecture)
-        assert answers is not None
-        return self.encoder.encode(architecture, answers, self.model.predict_ms(architecture))
+    def encode(self, answers: Answers) -> Array:
+        drawn = self.encoder.decisions.complete(answers, seed=0)
+        return self.encoder.encode(drawn.architecture, drawn.answers, self.model.predict_ms(drawn.architecture))
 
     @cached_property
     def data(self) -> tuple[Array, Array]:
         """Encoded networks and their accuracies on each rung."""
-        drawn = [self.encoder.decisions.complete(row["answers"], seed=0) for row in self.rows]
-        encoded = [
-            self.encoder.encode(one.architecture, one.answers, self.model.predict_ms(one.architecture)) for one in drawn
-        ]
+        encoded = [self.encode(row["answers"]) for row in self.rows]
         return np.array(encoded), np.array([[rung["accuracy"] for rung in row["rungs"]] for row in self.rows])
 
     @cached_property
@@ -109,10 +115,14 @@ class TableSurrogate:
         return predicted
 
     @cached_property
+    def residuals(self) -> Array:
+        """(n, rungs) what was measured above what was predicted, of every row by regressions that did not see it."""
+        return self.data[1] - self.held_out
+
+    @cached_property
     def deviation(self) -> Array:
         """Cholesky factor of the covariance of held-out residuals over the rungs."""
-        residuals = self.data[1] - self.held_out
-        return np.linalg.cholesky(np.cov(residuals.T) + 1e-8 * np.eye(len(RUNGS)))
+        return np.linalg.cholesky(np.cov(self.residuals.T) + 1e-8 * np.eye(len(RUNGS)))
 
     def taus(self) -> list[float]:
         """Kendall's tau of held-out predictions with what was measured, for each rung."""
@@ -121,10 +131,10 @@ class TableSurrogate:
 
 
 class Trainer:
-    """Stands for training: answers by the surrogate, counts images."""
+    """Stands for training: answers by the surrogate, counts images. `answers` are those of the trial at hand."""
 
-    def __init__(self, surrogate: TableSurrogate, seed: int) -> None:
-        self.surrogate, self.seed = surrogate, seed
+    def __init__(self, surrogate: TableSurrogate, seed: int, answers: Callable[[], Answers]) -> None:
+        self.surrogate, self.seed, self.answers = surrogate, seed, answers
         self.means: dict[str, Array] = {}
         self.observed: dict[str, Array] = {}
         self.images = 0
@@ -132,13 +142,9 @@ class Trainer:
     def __call__(self, architecture: Architecture, rung: int) -> RungScore:
         fingerprint = architecture.fingerprint
         if fingerprint not in self.means:
-            mean = self.surrogate.regression.predict(self.surrogate.encode(architecture)[None])[0]
+            mean = self.surrogate.regression.predict(self.surrogate.encode(self.answers())[None])[0]
             source = np.random.default_rng([int(fingerprint, 16), self.seed])
             self.means[fingerprint] = mean
             self.observed[fingerprint] = mean + self.surrogate.deviation @ source.normal(size=len(mean))
         self.images += RUNGS[rung]
         return RungScore(float(self.observed[fingerprint][rung]), 1.0, 0.0)
-
-
-def agreement(first: Sequence[float], second: Sequence[float]) -> float:
-    return float(kendalltau(first, second).statistic)

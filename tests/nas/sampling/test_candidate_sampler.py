@@ -1,13 +1,16 @@
 """Every sampler draws candidates within the limits, each once; ours finds more than chance."""
 
 import statistics
+from typing import Any
 
 import optuna
 import pytest
 
 from nas.limits import Limit
+from nas.sampling import auto
 from nas.sampling.candidate_sampler import SAMPLERS, SamplerName
-from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.sampling.history import CANDIDATE, OUTCOME, history
+from nas.sampling.surrogate import Surrogate
 from nas.study import (
     STARTUP_TRIALS,
     Problem,
@@ -70,3 +73,23 @@ def test_further_limits_hold_for_every_candidate() -> None:
     assert all(lower(one.architecture).params <= most for one in completed(study))
     infeasible = [trial for trial in study.trials if trial.user_attrs[OUTCOME] == "infeasible"]
     assert all(trial.constraints["params"] > 0 for trial in infeasible)
+
+
+def test_the_surrogate_learns_from_the_best_and_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(auto, "MOST", 8)
+    fitted: list[int] = []
+    fit = auto.fit
+
+    def noted(rows: auto.Array, *rest: Any, **options: Any) -> Surrogate:
+        fitted.append(len(rows))
+        return fit(rows, *rest, **options)
+
+    monkeypatch.setattr(auto, "fit", noted)
+    study = searched("auto", problem(), trials=STARTUP_TRIALS + 4)
+    assert max(fitted) == 8
+    seen = history(study)
+    finals = {one.fingerprint: (one.scores[-1], 0.0) for one in seen}
+    chosen = auto._telling(seen, finals)
+    assert len({one.fingerprint for one in chosen}) == 8
+    best = max(seen, key=lambda one: one.scores[-1])
+    assert best in chosen and seen[-1] in chosen

@@ -1,0 +1,66 @@
+"""Checkpoints are exchanged through a place that fsspec knows: whole or not at all, and a candidate goes on elsewhere."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas.checkpoint import load_checkpoint
+from nas.errors import StudyError
+from nas.fidelity import Fidelity
+from nas.mirror import Mirror
+from tests.nas.learning import small
+from tests.nas.test_candidates import trainer
+
+fsspec = pytest.importorskip("fsspec", reason="the extra places is not installed")
+
+
+@pytest.fixture(params=["memory", "file"])
+def mirror(request: Any, tmp_path: Path) -> Iterator[Mirror]:
+    url = "memory://search" if request.param == "memory" else f"file://{tmp_path / 'shared'}"
+    yield Mirror(url)
+    if request.param == "memory":
+        fsspec.filesystem("memory").store.clear()
+
+
+def test_what_one_puts_another_fetches(mirror: Mirror, tmp_path: Path) -> None:
+    mirror.check()
+    mine, theirs = tmp_path / "a" / "net.rung0.pt", tmp_path / "b" / "net.rung0.pt"
+    mine.parent.mkdir()
+    mine.write_bytes(b"weights" * 1000)
+    assert not mirror.fetch(theirs)
+    assert list(theirs.parent.iterdir()) == []  # nothing is left of the attempt
+    mirror.put(mine)
+    mirror.put(mine)  # once more changes nothing
+    assert mirror.fetch(theirs)
+    assert theirs.read_bytes() == mine.read_bytes()
+    files, folder = fsspec.url_to_fs(mirror.url)
+    assert [Path(name).name for name in files.ls(folder, detail=False)] == ["net.rung0.pt"]
+
+
+def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(StudyError, match="checkpoints cannot go there"):
+        Mirror(f"file://{tmp_path / 'taken'}").check()
+    with pytest.raises(StudyError, match="place that fsspec knows"):
+        Mirror("nosuch://bucket/search").check()
+    path = tmp_path / "net.pt"
+    path.write_bytes(b"weights")
+    with pytest.raises(StudyError, match=r"net\.pt cannot be written there"):
+        Mirror(f"file://{tmp_path / 'taken'}").put(path)
+
+
+def test_a_candidate_goes_on_where_another_process_left_it(tmp_path: Path) -> None:
+    ladder, mirror = (Fidelity(images=32), Fidelity(images=32)), Mirror(f"file://{tmp_path / 'shared'}")
+    first = trainer(tmp_path / "a", *ladder, mirror=mirror)
+    score = first(small(), 0)
+    second = trainer(tmp_path / "b", *ladder, mirror=mirror)
+    assert second(small(), 0) == score  # fetched: its seconds are the same, too
+    second(small(), 1)
+    alone = trainer(tmp_path / "c", *ladder)
+    alone(small(), 0)
+    alone(small(), 1)
+    states = [load_checkpoint(one.checkpoint(small(), 1)).state for one in (second, alone)]
+    assert all(torch.equal(states[0][name], tensor) for name, tensor in states[1].items())
