@@ -1,12 +1,14 @@
 """The networks of one trimming run: the start, then one a step, each with its record, in the run's folder."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from latency.device import Device
 from latency.settings import RuntimeSettings
-from nas.calibration import Calibrated, measure
+from nas.calibration import TOLERATED, Calibrated, Look, look_at_start, look_beside
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError
@@ -50,8 +52,11 @@ class Family:
         with one_thread():
             judged = evaluate(self.start.network(), self.data.validation, self.data)
         architecture = self.start.architecture
-        measured_ms = measure(self.device, self.start, self.runtime).low_ms
-        fitted = Calibrated(self.model).corrected(architecture, measured_ms)
+        expected_ms = Calibrated(self.model).predict(architecture)
+        look = look_at_start(
+            self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
+        )
+        fitted = Calibrated(self.model).corrected(architecture, look.ms)
         self.save("step-00.pt", self.start)
         return self.keep(
             Step(
@@ -62,10 +67,23 @@ class Family:
                 accuracy=judged.accuracy,
                 loss=judged.loss,
                 predicted_ms=fitted.predict(architecture),
-                measured_ms=measured_ms,
+                measured_ms=look.ms,
+                drift=look.drift,
                 factor=fitted.factor,
             )
         )
+
+    def look(self, network: Checkpoint) -> Look:
+        """What a network takes on the device, beside the start.
+
+        Raises:
+            DeviceError: the device is lost.
+        """
+        return look_beside(self.device, self.start, network, self.runtime, start_ms=self.first().ms)
+
+    def moved(self, steps: Sequence[Step]) -> float:
+        """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""
+        return max((abs(math.log(step.drift)) for step in steps if step.drift), default=0.0)
 
     def budget_ms(self, start: Step) -> float | None:
         """The budget in milliseconds, None where accuracy is the limit."""

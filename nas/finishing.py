@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from nas.calibration import measure
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.distillation import Distillation
 from nas.evaluation import evaluate
@@ -28,7 +27,7 @@ class Outcome:
         accuracy: on the test split.
         start_accuracy: of the untrimmed network there.
         validation_accuracy: on the split that steps were chosen by.
-        measured_ms: on the device.
+        measured_ms: on the device, at the speed that it had when the start was measured.
     """
 
     step: Step
@@ -72,7 +71,7 @@ def finish(
     measured_ms = kept.measured_ms
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
-        measured_ms = measure(family.device, checkpoint, family.runtime).low_ms
+        measured_ms = family.look(checkpoint).ms
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(

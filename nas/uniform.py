@@ -2,7 +2,7 @@
 
 import time
 
-from nas.calibration import Calibrated, measure
+from nas.calibration import Calibrated
 from nas.checkpoint import Checkpoint
 from nas.errors import BudgetError
 from nas.evaluation import evaluate
@@ -42,12 +42,12 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         multiplier, counts = widest(family.start, model.predict, budget_ms)
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
-        measured_ms = measure(family.device, narrow, family.runtime).low_ms
-        model = model.corrected(narrow.architecture, measured_ms, tolerated=0.0)
-        if measured_ms <= budget_ms:
+        look = family.look(narrow)
+        model = model.corrected(narrow.architecture, look.ms, tolerated=0.0)
+        if look.ms <= budget_ms:
             break
     else:
-        family.events.note(f"the device still takes {measured_ms:.3g} ms after {TRIES} corrections of the model")
+        family.events.note(f"the device still takes {look.ms:.3g} ms after {TRIES} corrections of the model")
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
     family.save("step-01.pt", narrow)
@@ -60,7 +60,8 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
             accuracy=judged.accuracy,
             loss=judged.loss,
             predicted_ms=model.predict(narrow.architecture),
-            measured_ms=measured_ms,
+            measured_ms=look.ms,
+            drift=look.drift,
             factor=model.factor,
             proposals=1,
             seconds=time.perf_counter() - began,

@@ -222,7 +222,8 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
     from nas.calibration import Calibrated
 
     final = family.checkpoint(outcome.step).architecture
-    low, high = Calibrated(family.model, outcome.step.factor).interval(final)
+    moved = family.moved(steps)
+    low, high = Calibrated(family.model, outcome.step.factor).interval(final, moved=moved)
     return {
         "run": str(family.run.path),
         "checkpoint": str(outcome.checkpoint),
@@ -236,6 +237,7 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
         "low_ms": low,
         "high_ms": high,
         "measured_ms": outcome.measured_ms,
+        "device_moved": moved,
         "step": outcome.step.step,
         "steps": [{**dataclasses.asdict(one), "checkpoint": str(family.run.file(one.checkpoint))} for one in steps],
     }

@@ -8,8 +8,8 @@ import pytest
 
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.settings import RuntimeSettings
-from latency.timing import Timing
-from nas.calibration import Calibrated, measure
+from latency.timing import Slice, Timing
+from nas.calibration import TRIES, Calibrated, look_at_start, look_beside
 from searchspace.architecture import Architecture
 from tests.nas.family import TINY, FakeModel, SlowDevice, fake_ms, trained
 
@@ -46,17 +46,50 @@ def test_what_was_never_measured_is_infinitely_slow() -> None:
         Calibrated(Ignorant()).corrected(TINY, 1.0)
 
 
+def test_the_interval_knows_how_far_the_device_moves() -> None:
+    low, high = Calibrated(FakeModel()).interval(TINY, moved=math.log(1.2))
+    assert low < fake_ms(TINY) / 1.2 < 0.9 * fake_ms(TINY)
+    assert high > 1.2 * fake_ms(TINY)
+
+
 class Recording(SlowDevice):
-    """Remembers the models it was given."""
+    """Remembers the models it was given, and takes `times` as long from measurement to measurement, then as usual."""
+
+    def __init__(self, *times: float) -> None:
+        super().__init__()
+        self.times = list(times)
 
     def measure(self, models: Any, **options: Any) -> list[Timing]:
         self.models = models
-        return super().measure(models, **options)
+        times = self.times.pop(0) if self.times else 1.0
+        found = super().measure(models, **options)
+        return [Timing(tuple(Slice(tuple(round(times * ns) for ns in part.ns), part.probe_ns) for part in one.slices))
+                for one in found]  # fmt: skip
+
+
+def test_a_network_is_measured_at_the_speed_that_the_start_was() -> None:
+    device, settings = Recording(*[1.3] * TRIES), RuntimeSettings()
+    look = look_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY))
+    assert look.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
+    assert look.drift == pytest.approx(1.3, rel=1e-3)
+    assert not device.times, "a disturbed device is looked at several times"
+
+
+def test_the_least_disturbed_look_counts() -> None:
+    device, settings = Recording(1.3, 1.2), RuntimeSettings()
+    assert look_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY)).drift == pytest.approx(1.0, 1e-3)
+    device = Recording(1.3, 1.1, 1.2)
+    look = look_at_start(device, trained(), settings, as_expected=lambda ms: ms <= fake_ms(TINY))
+    assert look.ms == pytest.approx(1.1 * fake_ms(TINY), rel=1e-3)
+    device = Recording(1.0, 0.5)
+    look = look_at_start(device, trained(), settings, as_expected=lambda ms: True)
+    assert look.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
+    assert device.times, "once is enough where all is as expected"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_model_that_is_measured_has_the_targets_precision(precision: Any) -> None:
     device = Recording()
-    measure(device, trained(), RuntimeSettings(precision=precision))
+    look_beside(device, trained(), trained(), RuntimeSettings(precision=precision), start_ms=1.0)
     kinds = {node.op_type for node in onnx.load_from_string(device.models[0]).graph.node}
     assert ("QuantizeLinear" in kinds) == (precision == "int8")
