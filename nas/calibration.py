@@ -5,6 +5,7 @@ would have taken when the start was measured first; how far the device had moved
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,8 +25,10 @@ TOLERATED = 0.03
 """Relative difference between device and prediction up to which it counts as noise."""
 TRUSTED = 0.5
 """Relative difference beyond which the model is no guide any more."""
-TRIES = 3
+TRIES = 4
 """Measurements that are taken where the device seems disturbed; the least disturbed one counts."""
+PAUSE_S = 10.0
+"""Seconds between them."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +103,12 @@ def look_at_start(
     Raises:
         DeviceError: the device cannot run it.
     """
-    looks: list[Look] = []
-    while len(looks) < TRIES and not (looks and looks[-1].stable and as_expected(looks[-1].ms)):
+
+    def look() -> Look:
         (timing,) = _measured(device, [start], settings)
-        looks.append(Look(timing.low_ms, 1.0, timing.stable))
-    return min(looks, key=lambda look: (not look.stable, look.ms))
+        return Look(timing.low_ms, 1.0, timing.stable)
+
+    return min(_looks(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
 
 
 def look_beside(
@@ -115,12 +119,25 @@ def look_beside(
     Raises:
         DeviceError: the device cannot run it.
     """
-    looks: list[Look] = []
-    while len(looks) < TRIES and not (looks and looks[-1].stable and abs(looks[-1].drift - 1) <= TOLERATED):
+
+    def look() -> Look:
         first, timing = _measured(device, [start, network], settings)
         drift = first.low_ms / start_ms
-        looks.append(Look(timing.low_ms / drift, drift, first.stable and timing.stable))
-    return min(looks, key=lambda look: (not look.stable, look.drift))
+        return Look(timing.low_ms / drift, drift, first.stable and timing.stable)
+
+    return min(
+        _looks(look, lambda one: abs(one.drift - 1) <= TOLERATED),
+        key=lambda one: (not one.stable, abs(math.log(one.drift))),
+    )
+
+
+def _looks(look: Callable[[], Look], undisturbed: Callable[[Look], bool]) -> list[Look]:
+    """Looks until one settled and was undisturbed, or some more have been in vain."""
+    looks = [look()]
+    while len(looks) < TRIES and not (looks[-1].stable and undisturbed(looks[-1])):
+        time.sleep(PAUSE_S)
+        looks.append(look())
+    return looks
 
 
 def _measured(device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings) -> list[Timing]:

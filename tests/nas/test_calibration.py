@@ -9,9 +9,16 @@ import pytest
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.settings import RuntimeSettings
 from latency.timing import Slice, Timing
+from nas import calibration
 from nas.calibration import TRIES, Calibrated, look_at_start, look_beside
 from searchspace.architecture import Architecture
 from tests.nas.family import TINY, FakeModel, SlowDevice, fake_ms, trained
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended devices need no moment of rest."""
+    monkeypatch.setattr(calibration, "PAUSE_S", 0.0)
 
 
 def test_within_the_noise_it_stays() -> None:
@@ -78,7 +85,7 @@ def test_a_network_is_measured_at_the_speed_that_the_start_was() -> None:
 def test_the_least_disturbed_look_counts() -> None:
     device, settings = Recording(1.3, 1.2), RuntimeSettings()
     assert look_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY)).drift == pytest.approx(1.0, 1e-3)
-    device = Recording(1.3, 1.1, 1.2)
+    device = Recording(1.4, 1.3, 1.1, 1.2)
     look = look_at_start(device, trained(), settings, as_expected=lambda ms: ms <= fake_ms(TINY))
     assert look.ms == pytest.approx(1.1 * fake_ms(TINY), rel=1e-3)
     device = Recording(1.0, 0.5)

@@ -28,6 +28,7 @@ def start(nas: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(Target, "open", lambda target: FakeDevice(target.name))
     nas("train", "small.json", "--data", "digits", "--epochs", 3, "--threads", 1, "--out", "start")
+    monkeypatch.setattr("nas.calibration.PAUSE_S", 0.0)
     torch.set_num_threads(1)
     return "start/network.pt"
 
