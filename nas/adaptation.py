@@ -172,6 +172,8 @@ class _Loop:
             return None, model
         family.events.progress(f"step {number}: measuring on the device", 0, None)
         look = family.look(checkpoint)
+        if look is None:
+            return None, model
         if not look.stable and not arrived:
             family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
             return look, model

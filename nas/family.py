@@ -28,7 +28,7 @@ class Family:
         run: the folder.
         start: the untrimmed network.
         data: learned from by its training split, chosen by its validation split.
-        device: where networks are measured.
+        device: where networks are measured; None: nowhere, the model is all there is.
         runtime: how they run there.
         model: predicts latencies there.
         settings: what may be chosen.
@@ -38,7 +38,7 @@ class Family:
     run: Run
     start: Checkpoint
     data: Data
-    device: Device
+    device: Device | None
     runtime: RuntimeSettings
     model: Model
     settings: Settings
@@ -52,11 +52,7 @@ class Family:
         with one_thread():
             judged = evaluate(self.start.network(), self.data.validation, self.data)
         architecture = self.start.architecture
-        expected_ms = Calibrated(self.model).predict(architecture)
-        look = look_at_start(
-            self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
-        )
-        fitted = Calibrated(self.model).corrected(architecture, look.ms)
+        look, fitted = self._look_at_start()
         self.save("step-00.pt", self.start)
         return self.keep(
             Step(
@@ -67,18 +63,31 @@ class Family:
                 accuracy=judged.accuracy,
                 loss=judged.loss,
                 predicted_ms=fitted.predict(architecture),
-                measured_ms=look.ms,
-                drift=look.drift,
+                measured_ms=look and look.ms,
+                drift=look and look.drift,
                 factor=fitted.factor,
             )
         )
 
-    def look(self, network: Checkpoint) -> Look:
-        """What a network takes on the device, beside the start.
+    def _look_at_start(self) -> tuple[Look | None, Calibrated]:
+        """What the start takes on the device, and the model made right for it."""
+        model = Calibrated(self.model)
+        expected_ms = model.predict(self.start.architecture)
+        if self.device is None:
+            return None, model
+        look = look_at_start(
+            self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
+        )
+        return look, model.corrected(self.start.architecture, look.ms)
+
+    def look(self, network: Checkpoint) -> Look | None:
+        """What a network takes on the device, beside the start; None where there is no device.
 
         Raises:
             DeviceError: the device is lost.
         """
+        if self.device is None:
+            return None
         return look_beside(self.device, self.start, network, self.runtime, start_ms=self.first().ms)
 
     def moved(self, steps: Sequence[Step]) -> float:

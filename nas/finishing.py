@@ -27,7 +27,7 @@ class Outcome:
         accuracy: on the test split.
         start_accuracy: of the untrimmed network there.
         validation_accuracy: on the split that steps were chosen by.
-        measured_ms: on the device, at the speed that it had when the start was measured.
+        measured_ms: on the device, at the speed that it had when the start was measured; None where there is none.
     """
 
     step: Step
@@ -35,7 +35,7 @@ class Outcome:
     accuracy: float
     start_accuracy: float
     validation_accuracy: float
-    measured_ms: float
+    measured_ms: float | None
 
 
 def finish(
@@ -71,7 +71,8 @@ def finish(
     measured_ms = kept.measured_ms
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
-        measured_ms = family.look(checkpoint).ms
+        look = family.look(checkpoint)
+        measured_ms = look and look.ms
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(

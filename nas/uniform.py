@@ -1,5 +1,6 @@
 """The baseline that NetAdapt is compared with: one width multiplier for the whole network, as MobileNets are scaled."""
 
+import math
 import time
 
 from nas.calibration import Calibrated
@@ -43,10 +44,13 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
         look = family.look(narrow)
+        if look is None:
+            break
         model = model.corrected(narrow.architecture, look.ms, tolerated=0.0)
         if look.ms <= budget_ms:
             break
     else:
+        assert look is not None
         family.events.note(f"the device still takes {look.ms:.3g} ms after {TRIES} corrections of the model")
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
@@ -60,8 +64,8 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
             accuracy=judged.accuracy,
             loss=judged.loss,
             predicted_ms=model.predict(narrow.architecture),
-            measured_ms=look.ms,
-            drift=look.drift,
+            measured_ms=look and look.ms,
+            drift=look and look.drift,
             factor=model.factor,
             proposals=1,
             seconds=time.perf_counter() - began,
@@ -76,13 +80,19 @@ def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float
         BudgetError: none does.
     """
     found = widths(start.architecture)
+    least_ms = math.inf
     for divisor in (DIVISOR, 1):
         for step in range(GRID - 1, 0, -1):
             multiplier = step / GRID
             counts = {width.name: multiplied(width, multiplier, divisor) for width in found}
-            if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
+            ms = predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found]))
+            if ms <= budget_ms:
                 return multiplier, counts
-    raise BudgetError(f"no width multiplier makes the network as fast as {budget_ms:.3g} ms: give a larger budget")
+            least_ms = min(least_ms, ms)
+    raise BudgetError(
+        f"the budget must be one that a width multiplier can reach, got {budget_ms:.3g} ms; the fastest reachable is about "
+        f"{least_ms:.3g} ms: give a larger budget"
+    )
 
 
 def multiplied(width: Width, multiplier: float, divisor: int) -> int:
