@@ -120,6 +120,9 @@ def profile(work: Work, seed: int) -> None:
 # NetAdapt
 
 
+BEGIN = "the steps begin"
+
+
 class Log:
     """Keeps what a run tells, with the CPU seconds it took until then."""
 
@@ -155,7 +158,9 @@ def family(work: Work, data: Data, seed: int, name: str, *, audit_every: int = 0
         seed=seed,
     )
     folder = work.seed(seed) / name
+    log = Log(folder / "log.jsonl")
     with open_run(folder, kind="netadapt", request={**limit, "seed": seed}) as run:
+        log.note(BEGIN)
         return Family(
             run=run,
             start=work.start,
@@ -164,7 +169,7 @@ def family(work: Work, data: Data, seed: int, name: str, *, audit_every: int = 0
             runtime=TARGET.settings,
             model=work.model,
             settings=settings,
-            events=Log(folder / "log.jsonl"),
+            events=log,
         )
 
 
