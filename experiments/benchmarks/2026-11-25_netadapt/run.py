@@ -21,6 +21,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -66,7 +67,7 @@ SHORT = 128  # images of a short fine-tune
 LONG = 8_000  # images of NetAdapt's long one
 REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
 MARGIN = 0.01  # of the latency, by which a rival's sizes are smaller and larger at least: the model errs
-EFFORT = Effort(processes=3, slices=12, limit_s=20.0)
+EFFORT = Effort(processes=4, slices=12, limit_s=5.0)
 TARGET = load_target("host")
 
 
@@ -252,11 +253,6 @@ def chosen(work: Work, seed: int, budget: float) -> list[tuple[str, str, Path]]:
     return found
 
 
-def side_by_side(paths: Sequence[Path], effort: Effort) -> list[Any]:
-    models = [onnx_model(load_checkpoint(path)) for path in paths]
-    return TARGET.open().measure(models, settings=TARGET.settings, effort=effort)
-
-
 # Long fine-tunes
 
 
@@ -317,21 +313,27 @@ def record(work: Work, seed: int) -> None:
         for budget in BUDGETS
         for path in sorted(work.seed(each).glob(f"*.{budget}.*.pt"))
     ]
-    first, *timings = side_by_side([work.folder / "start" / "network.pt", *(path for *_, path in results)], EFFORT)
-    data = work.data()
-    begin = evaluate(work.start.network(), data.test, data)
+    paths = [work.folder / "start" / "network.pt", *(path for *_, path in results)]
+    models = [onnx_model(load_checkpoint(path)) for path in paths]
+    first, *timings = TARGET.open().measure(models, settings=TARGET.settings, effort=EFFORT)
+    data, model, begin = work.data(), work.model, work.start
+    predicted = model.predict(begin.architecture)
     lines: list[dict[str, Any]] = [
         {
             "kind": "start",
-            "accuracy": begin.accuracy,
+            "accuracy": evaluate(begin.network(), data.test, data).accuracy,
             "ms": first.low_ms,
-            "macs": lower(work.start.architecture).macs,
-            "images": work.start.metrics["images"],
-            "held_out": work.model.held_out.as_json(),
+            "stable": first.stable,
+            "predicted_ms": predicted.ms,
+            "low_ms": predicted.low_ms,
+            "high_ms": predicted.high_ms,
+            "macs": lower(begin.architecture).macs,
+            "images": begin.metrics["images"],
+            "held_out": model.held_out.as_json(),
         }
     ]
     for (each, budget, method, path), timing in zip(results, timings, strict=True):
-        network, ratio = load_checkpoint(path), compare(timing, first)
+        network = load_checkpoint(path)
         steps = work.steps(each, budget)
         line = {
             "kind": "result",
@@ -343,25 +345,47 @@ def record(work: Work, seed: int) -> None:
             "images": network.metrics["images"] + (short_images(steps, data) if method == "netadapt" else 0),
             "ms": timing.low_ms,
             "stable": timing.stable,
-            "of_start": dataclasses.asdict(ratio),
+            "of_start": dataclasses.asdict(compare(timing, first)),
             "macs": lower(network.architecture).macs,
             "architecture": network.architecture.to_dict(),
         }
         if method == "netadapt":
-            low, high = Calibrated(work.model, steps[-1].factor).interval(network.architecture)
-            line |= {"budget_ms": budget * steps[0].ms, "predicted_ms": steps[-1].predicted_ms}
-            line |= {"measured_in_run_ms": steps[-1].measured_ms, "low_ms": low, "high_ms": high}
+            low, high = Calibrated(model, steps[-1].factor).interval(network.architecture)
+            line |= {"start_ms": steps[0].ms, "budget_ms": budget * steps[0].ms, "predicted_ms": steps[-1].predicted_ms}
+            line |= {"measured_in_run_ms": steps[-1].measured_ms, "drift": steps[-1].drift}
+            line |= {"low_ms": low, "high_ms": high}
         lines.append(line)
     for each in SEEDS:
-        lines += [
-            {"kind": "step", "seed": each, "budget": budget, **dataclasses.asdict(step)}
-            for budget in BUDGETS
-            for step in work.steps(each, budget)
-        ]
+        for budget in BUDGETS:
+            cpu_s = seconds(work.seed(each) / f"netadapt-{budget}")
+            lines += [
+                {
+                    "kind": "step",
+                    "seed": each,
+                    "budget": budget,
+                    "cpu_s": cpu_s.get(step.step),
+                    **dataclasses.asdict(step),
+                }
+                for step in work.steps(each, budget)
+            ]
         for folder in sorted(work.seed(each).glob("audit-*")):
-            last = max(folder.glob("step-*.json"))
-            lines.append({"kind": "audit", "seed": each, **json.loads(last.read_text())})
+            last = json.loads(max(folder.glob("step-*.json")).read_text())
+            lines.append({"kind": "audit", "seed": each, "cpu_s": seconds(folder).get(last["step"]), **last})
     write_record(HERE / "result.jsonl", lines)
+
+
+def seconds(folder: Path) -> dict[int, float]:
+    """CPU seconds of the steps that a run of NetAdapt made."""
+    found: dict[int, float] = {}
+    before = 0.0
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        told = json.loads(line)
+        step = re.match(r"step (\d+): .* proposals, ", told["note"])
+        if step:
+            found[int(step[1])] = told["cpu_s"] - before
+        if step or told["note"] == BEGIN:
+            before = told["cpu_s"]
+    return found
 
 
 def main() -> None:
