@@ -91,10 +91,11 @@ def costs(lines: Sequence[Line]) -> Iterator[str]:
         f"{len(mine)} steps, {total} proposals, {dominated} dominated, {stopped} stopped; {mean_s:.1f} CPU seconds a step"
     )
     for audit in (line for line in lines if line.get("kind") == "audit"):
-        usual = [line["cpu_s"] for line in mine if line["seed"] == audit["seed"] and line["step"] == audit["step"]]
+        usual = [line["cpu_s"] for line in mine if (line["seed"], line["step"]) == (audit["seed"], audit["step"])]
+        beside = f" instead of {usual[0]:.1f} s" if usual else ""
         yield (
             f"audit of seed {audit['seed']} step {audit['step']}: {audit['proposals']} proposals all tried in "
-            f"{audit['cpu_s']:.1f} s instead of {usual[0] if usual else math.nan:.1f} s; skipping cost {100 * audit['audit']:.2f} points"
+            f"{audit['cpu_s']:.1f} s{beside}; skipping cost {100 * audit['audit']:.2f} points"
         )
 
 
