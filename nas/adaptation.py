@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.calibration import TOLERATED, Calibrated, Look
+from nas.calibration import TOLERATED, Calibrated, Measured
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.contest import Contest
 from nas.errors import BudgetError
@@ -116,7 +116,7 @@ class _Loop:
         checkpoint = load_checkpoint(choice.checkpoint)
         name = f"step-{number:02}.pt"
         family.save(name, checkpoint)
-        look, model = self._look(number, chosen, checkpoint, model)
+        found, model = self._look(number, chosen, checkpoint, model)
         step = Step(
             step=number,
             what=chosen.what,
@@ -125,8 +125,8 @@ class _Loop:
             accuracy=choice.score.accuracy,
             loss=choice.score.loss,
             predicted_ms=model.predict(chosen.architecture),
-            measured_ms=look and look.ms,
-            drift=look and look.drift,
+            measured_ms=found and found.ms,
+            drift=found and found.drift,
             factor=model.factor,
             proposals=len(proposals),
             dominated=len(dominated),
@@ -163,7 +163,7 @@ class _Loop:
 
     def _look(
         self, number: int, chosen: Proposal, checkpoint: Checkpoint, model: Calibrated
-    ) -> tuple[Look | None, Calibrated]:
+    ) -> tuple[Measured | None, Calibrated]:
         """Measure if it is time to, or if the model thinks that the budget is met; then the model is corrected."""
         family = self.family
         predicted_ms = model.predict(chosen.architecture)
@@ -171,16 +171,16 @@ class _Loop:
         if number % family.settings.measure_every and not arrived:
             return None, model
         family.events.progress(f"step {number}: measuring on the device", 0, None)
-        look = family.look(checkpoint)
-        if look is None:
+        found = family.measured(checkpoint)
+        if found is None:
             return None, model
-        if not look.stable and not arrived:
+        if not found.stable and not arrived:
             family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
-            return look, model
-        missed = arrived and look.ms > (self.budget_ms or 0.0)
-        corrected = model.corrected(chosen.architecture, look.ms, tolerated=0.0 if missed else TOLERATED)
+            return found, model
+        missed = arrived and found.ms > (self.budget_ms or 0.0)
+        corrected = model.corrected(chosen.architecture, found.ms, tolerated=0.0 if missed else TOLERATED)
         if corrected is not model:
             family.events.note(
-                f"step {number}: predicted {predicted_ms:.3g} ms, measured {look.ms:.3g} ms: the model is corrected"
+                f"step {number}: predicted {predicted_ms:.3g} ms, measured {found.ms:.3g} ms: the model is corrected"
             )
-        return look, corrected
+        return found, corrected

@@ -81,7 +81,7 @@ class Calibrated:
 
 
 @dataclass(frozen=True)
-class Look:
+class Measured:
     """A measurement of a network.
 
     Attributes:
@@ -95,52 +95,52 @@ class Look:
     stable: bool
 
 
-def look_at_start(
+def measure_start(
     device: Device, start: Checkpoint, settings: RuntimeSettings, *, as_expected: Callable[[float], bool]
-) -> Look:
+) -> Measured:
     """The start's time; taken again where it does not settle or is not `as_expected` (of milliseconds), then the fastest counts.
 
     Raises:
         DeviceError: the device cannot run it.
     """
 
-    def look() -> Look:
-        (timing,) = _measured(device, [start], settings)
-        return Look(timing.low_ms, 1.0, timing.stable)
+    def look() -> Measured:
+        (timing,) = _timed(device, [start], settings)
+        return Measured(timing.low_ms, 1.0, timing.stable)
 
-    return min(_looks(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
+    return min(_tries(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
 
 
-def look_beside(
+def measure_beside(
     device: Device, start: Checkpoint, network: Checkpoint, settings: RuntimeSettings, *, start_ms: float
-) -> Look:
+) -> Measured:
     """A network's time beside the start's, which took `start_ms` at first; taken again where the device seems disturbed.
 
     Raises:
         DeviceError: the device cannot run it.
     """
 
-    def look() -> Look:
-        first, timing = _measured(device, [start, network], settings)
+    def look() -> Measured:
+        first, timing = _timed(device, [start, network], settings)
         drift = first.low_ms / start_ms
-        return Look(timing.low_ms / drift, drift, first.stable and timing.stable)
+        return Measured(timing.low_ms / drift, drift, first.stable and timing.stable)
 
     return min(
-        _looks(look, lambda one: abs(one.drift - 1) <= TOLERATED),
+        _tries(look, lambda one: abs(one.drift - 1) <= TOLERATED),
         key=lambda one: (not one.stable, abs(math.log(one.drift))),
     )
 
 
-def _looks(look: Callable[[], Look], undisturbed: Callable[[Look], bool]) -> list[Look]:
+def _tries(look: Callable[[], Measured], undisturbed: Callable[[Measured], bool]) -> list[Measured]:
     """Looks until one settled and was undisturbed, or some more have been in vain."""
-    looks = [look()]
-    while len(looks) < TRIES and not (looks[-1].stable and undisturbed(looks[-1])):
+    tries = [look()]
+    while len(tries) < TRIES and not (tries[-1].stable and undisturbed(tries[-1])):
         time.sleep(PAUSE_S)
-        looks.append(look())
-    return looks
+        tries.append(look())
+    return tries
 
 
-def _measured(device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings) -> list[Timing]:
+def _timed(device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings) -> list[Timing]:
     """Times on the device, in turns, as the networks would be deployed (8-bit weights are made up: they take the same time)."""
     if settings.precision == "fp32":
         models = [onnx_model(network) for network in networks]

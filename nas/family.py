@@ -8,7 +8,7 @@ from pathlib import Path
 
 from latency.device import Device
 from latency.settings import RuntimeSettings
-from nas.calibration import TOLERATED, Calibrated, Look, look_at_start, look_beside
+from nas.calibration import TOLERATED, Calibrated, Measured, measure_beside, measure_start
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError
@@ -52,7 +52,7 @@ class Family:
         with one_thread():
             judged = evaluate(self.start.network(), self.data.validation, self.data)
         architecture = self.start.architecture
-        look, fitted = self._look_at_start()
+        found, fitted = self._measured_start()
         self.save("step-00.pt", self.start)
         return self.keep(
             Step(
@@ -63,24 +63,24 @@ class Family:
                 accuracy=judged.accuracy,
                 loss=judged.loss,
                 predicted_ms=fitted.predict(architecture),
-                measured_ms=look and look.ms,
-                drift=look and look.drift,
+                measured_ms=found and found.ms,
+                drift=found and found.drift,
                 factor=fitted.factor,
             )
         )
 
-    def _look_at_start(self) -> tuple[Look | None, Calibrated]:
+    def _measured_start(self) -> tuple[Measured | None, Calibrated]:
         """What the start takes on the device, and the model made right for it."""
         model = Calibrated(self.model)
         expected_ms = model.predict(self.start.architecture)
         if self.device is None:
             return None, model
-        look = look_at_start(
+        found = measure_start(
             self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
         )
-        return look, model.corrected(self.start.architecture, look.ms)
+        return found, model.corrected(self.start.architecture, found.ms)
 
-    def look(self, network: Checkpoint) -> Look | None:
+    def measured(self, network: Checkpoint) -> Measured | None:
         """What a network takes on the device, beside the start; None where there is no device.
 
         Raises:
@@ -88,7 +88,7 @@ class Family:
         """
         if self.device is None:
             return None
-        return look_beside(self.device, self.start, network, self.runtime, start_ms=self.first().ms)
+        return measure_beside(self.device, self.start, network, self.runtime, start_ms=self.first().ms)
 
     def moved(self, steps: Sequence[Step]) -> float:
         """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""

@@ -71,8 +71,8 @@ def finish(
     measured_ms = kept.measured_ms
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
-        look = family.look(checkpoint)
-        measured_ms = look and look.ms
+        found = family.measured(checkpoint)
+        measured_ms = found and found.ms
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(

@@ -43,15 +43,15 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         multiplier, counts = widest(family.start, model.predict, budget_ms)
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
-        look = family.look(narrow)
-        if look is None:
+        found = family.measured(narrow)
+        if found is None:
             break
-        model = model.corrected(narrow.architecture, look.ms, tolerated=0.0)
-        if look.ms <= budget_ms:
+        model = model.corrected(narrow.architecture, found.ms, tolerated=0.0)
+        if found.ms <= budget_ms:
             break
     else:
-        assert look is not None
-        family.events.note(f"the device still takes {look.ms:.3g} ms after {TRIES} corrections of the model")
+        assert found is not None
+        family.events.note(f"the device still takes {found.ms:.3g} ms after {TRIES} corrections of the model")
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
     family.save("step-01.pt", narrow)
@@ -64,8 +64,8 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
             accuracy=judged.accuracy,
             loss=judged.loss,
             predicted_ms=model.predict(narrow.architecture),
-            measured_ms=look and look.ms,
-            drift=look and look.drift,
+            measured_ms=found and found.ms,
+            drift=found and found.drift,
             factor=model.factor,
             proposals=1,
             seconds=time.perf_counter() - began,

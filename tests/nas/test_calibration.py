@@ -10,7 +10,7 @@ from latency.errors import ModelError, UnmeasuredKernel
 from latency.settings import RuntimeSettings
 from latency.timing import Slice, Timing
 from nas import calibration
-from nas.calibration import TRIES, Calibrated, look_at_start, look_beside
+from nas.calibration import TRIES, Calibrated, measure_beside, measure_start
 from searchspace.architecture import Architecture
 from tests.nas.family import TINY, FakeModel, SlowDevice, fake_ms, trained
 
@@ -76,27 +76,29 @@ class Recording(SlowDevice):
 
 def test_a_network_is_measured_at_the_speed_that_the_start_was() -> None:
     device, settings = Recording(*[1.3] * TRIES), RuntimeSettings()
-    look = look_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY))
-    assert look.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
-    assert look.drift == pytest.approx(1.3, rel=1e-3)
+    found = measure_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY))
+    assert found.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
+    assert found.drift == pytest.approx(1.3, rel=1e-3)
     assert not device.times, "a disturbed device is looked at several times"
 
 
 def test_the_least_disturbed_look_counts() -> None:
     device, settings = Recording(1.3, 1.2), RuntimeSettings()
-    assert look_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY)).drift == pytest.approx(1.0, 1e-3)
+    assert measure_beside(device, trained(), trained(), settings, start_ms=fake_ms(TINY)).drift == pytest.approx(
+        1.0, 1e-3
+    )
     device = Recording(1.4, 1.3, 1.1, 1.2)
-    look = look_at_start(device, trained(), settings, as_expected=lambda ms: ms <= fake_ms(TINY))
-    assert look.ms == pytest.approx(1.1 * fake_ms(TINY), rel=1e-3)
+    found = measure_start(device, trained(), settings, as_expected=lambda ms: ms <= fake_ms(TINY))
+    assert found.ms == pytest.approx(1.1 * fake_ms(TINY), rel=1e-3)
     device = Recording(1.0, 0.5)
-    look = look_at_start(device, trained(), settings, as_expected=lambda ms: True)
-    assert look.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
+    found = measure_start(device, trained(), settings, as_expected=lambda ms: True)
+    assert found.ms == pytest.approx(fake_ms(TINY), rel=1e-3)
     assert device.times, "once is enough where all is as expected"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_model_that_is_measured_has_the_targets_precision(precision: Any) -> None:
     device = Recording()
-    look_beside(device, trained(), trained(), RuntimeSettings(precision=precision), start_ms=1.0)
+    measure_beside(device, trained(), trained(), RuntimeSettings(precision=precision), start_ms=1.0)
     kinds = {node.op_type for node in onnx.load_from_string(device.models[0]).graph.node}
     assert ("QuantizeLinear" in kinds) == (precision == "int8")
