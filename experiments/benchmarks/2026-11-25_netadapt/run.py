@@ -11,8 +11,9 @@ read off between them. In the end everything is measured side by side, in turns.
     python run.py shapes  WORK --data DATA           # the rivals' networks of all sizes
     python run.py adapt   WORK --data DATA --seed 0  # and 1, 2: side by side
     python run.py tune    WORK --data DATA --seed 0  # long fine-tunes of all
+    python run.py measure WORK                       # all networks, after all adapt: some quiet minutes
     python run.py audit   WORK --data DATA --seed 0  # tries what was skipped, too
-    python run.py record  WORK --data DATA           # measures the results: some quiet minutes
+    python run.py record  WORK --data DATA
 
 Each part goes on where it was interrupted.
 """
@@ -67,7 +68,7 @@ SHORT = 128  # images of a short fine-tune
 LONG = 8_000  # images of NetAdapt's long one
 REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
 MARGIN = 0.01  # of the latency, by which a rival's sizes are smaller and larger at least: the model errs
-EFFORT = Effort(processes=4, slices=12, limit_s=5.0)
+EFFORT = Effort(processes=4, slices=12, limit_s=4.0)
 TARGET = load_target("host")
 
 
@@ -241,11 +242,14 @@ def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
             yield slicer.narrowed(counts)
 
 
-def chosen(work: Work, seed: int, budget: float) -> list[tuple[str, str, Path]]:
-    """Of each rival the nearest sizes below and above NetAdapt's latency by the model: method, which of both, and file."""
+def compared(work: Work, seed: int, budget: float) -> list[tuple[str, str, Path]]:
+    """Networks of a comparison before their long fine-tunes: method, size, and file.
+
+    NetAdapt's, and of each rival the nearest sizes below and above its latency by the model.
+    """
     goal_ms = work.model.predict(load_checkpoint(work.trimmed(seed, budget)).architecture).ms
     sizes = json.loads((work.folder / "sizes.json").read_text())
-    found = []
+    found = [("netadapt", "trimmed", work.trimmed(seed, budget))]
     for method in dict.fromkeys(one["method"] for one in sizes):
         ours = [(one["ms"], one["file"]) for one in sizes if one["method"] == method]
         found.append((method, "smaller", Path(max(one for one in ours if one[0] <= (1 - MARGIN) * goal_ms)[1])))
@@ -261,9 +265,8 @@ def tune(work: Work, seed: int) -> None:
     data = work.data()
     for budget in work.budgets:
         spent = short_images(work.steps(seed, budget), data)
-        jobs = [("netadapt", "trimmed", work.trimmed(seed, budget), LONG)]
-        jobs += [(*one, LONG + spent) for one in chosen(work, seed, budget)]
-        for method, size, path, images in jobs:
+        for method, size, path in compared(work, seed, budget):
+            images = LONG if method == "netadapt" else LONG + spent
             result = work.seed(seed) / f"{method}.{budget}.{size}.pt"
             if not result.exists():
                 accuracy = tuned(path, result, data, images, seed)
@@ -305,25 +308,34 @@ def audit(work: Work, seed: int) -> None:
 # The record
 
 
-def record(work: Work, seed: int) -> None:
-    """Measure all results side by side and write the record."""
-    results = [
-        (each, budget, path.name.partition(".")[0], path)
-        for each in SEEDS
-        for budget in BUDGETS
-        for path in sorted(work.seed(each).glob(f"*.{budget}.*.pt"))
-    ]
-    paths = [work.folder / "start" / "network.pt", *(path for *_, path in results)]
+def measure(work: Work, seed: int) -> None:
+    """Measure the start and all that is compared side by side; a long fine-tune changes no latency."""
+    paths = [path for each in SEEDS for budget in BUDGETS for *_, path in compared(work, each, budget)]
+    paths = [work.folder / "start" / "network.pt", *dict.fromkeys(paths)]
     models = [onnx_model(load_checkpoint(path)) for path in paths]
-    first, *timings = TARGET.open().measure(models, settings=TARGET.settings, effort=EFFORT)
+    timings = TARGET.open().measure(models, settings=TARGET.settings, effort=EFFORT)
+    found = {
+        str(path): {
+            "ms": timing.low_ms,
+            "stable": timing.stable,
+            "half_difference": timing.half_difference,
+            "of_start": dataclasses.asdict(compare(timing, timings[0])),
+        }
+        for path, timing in zip(paths, timings, strict=True)
+    }
+    (work.folder / "timings.json").write_text(json.dumps(found, indent=1))
+
+
+def record(work: Work, seed: int) -> None:
+    """Write the record."""
+    timings = json.loads((work.folder / "timings.json").read_text())
     data, model, begin = work.data(), work.model, work.start
     predicted = model.predict(begin.architecture)
     lines: list[dict[str, Any]] = [
         {
             "kind": "start",
             "accuracy": evaluate(begin.network(), data.test, data).accuracy,
-            "ms": first.low_ms,
-            "stable": first.stable,
+            **timings[str(work.folder / "start" / "network.pt")],
             "predicted_ms": predicted.ms,
             "low_ms": predicted.low_ms,
             "high_ms": predicted.high_ms,
@@ -332,20 +344,21 @@ def record(work: Work, seed: int) -> None:
             "held_out": model.held_out.as_json(),
         }
     ]
-    for (each, budget, method, path), timing in zip(results, timings, strict=True):
-        network = load_checkpoint(path)
-        steps = work.steps(each, budget)
+    every = [(each, budget, *one) for each in SEEDS for budget in BUDGETS for one in compared(work, each, budget)]
+    for each, budget, method, size, before in every:
+        path = work.seed(each) / f"{method}.{budget}.{size}.pt"
+        if not path.exists():
+            continue
+        network, steps = load_checkpoint(path), work.steps(each, budget)
         line = {
             "kind": "result",
             "method": method,
-            "size": path.name.split(".")[-2],
+            "size": size,
             "budget": budget,
             "seed": each,
             "accuracy": network.metrics["test_accuracy"],
             "images": network.metrics["images"] + (short_images(steps, data) if method == "netadapt" else 0),
-            "ms": timing.low_ms,
-            "stable": timing.stable,
-            "of_start": dataclasses.asdict(compare(timing, first)),
+            **timings[str(before)],
             "macs": lower(network.architecture).macs,
             "architecture": network.architecture.to_dict(),
         }
@@ -358,16 +371,9 @@ def record(work: Work, seed: int) -> None:
     for each in SEEDS:
         for budget in BUDGETS:
             cpu_s = seconds(work.seed(each) / f"netadapt-{budget}")
-            lines += [
-                {
-                    "kind": "step",
-                    "seed": each,
-                    "budget": budget,
-                    "cpu_s": cpu_s.get(step.step),
-                    **dataclasses.asdict(step),
-                }
-                for step in work.steps(each, budget)
-            ]
+            for step in work.steps(each, budget):
+                told = {"seed": each, "budget": budget, "cpu_s": cpu_s.get(step.step)}
+                lines.append({"kind": "step", **told, **dataclasses.asdict(step)})
         for folder in sorted(work.seed(each).glob("audit-*")):
             last = json.loads(max(folder.glob("step-*.json")).read_text())
             lines.append({"kind": "audit", "seed": each, "cpu_s": seconds(folder).get(last["step"]), **last})
@@ -389,7 +395,7 @@ def seconds(folder: Path) -> dict[int, float]:
 
 
 def main() -> None:
-    parts = {part.__name__: part for part in (start, profile, shapes, adapt, tune, audit, record)}
+    parts = {part.__name__: part for part in (start, profile, shapes, adapt, tune, measure, audit, record)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("work", type=Path)
