@@ -171,7 +171,7 @@ class _Loop:
         if number % family.settings.measure_every and not arrived:
             return None, model
         family.events.progress(f"step {number}: measuring on the device", 0, None)
-        found = family.measured(checkpoint)
+        found = family.measured(checkpoint, predicted_ms)
         if found is None:
             return None, model
         if not found.stable and not arrived:

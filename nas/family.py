@@ -80,7 +80,7 @@ class Family:
         )
         return found, model.corrected(self.start.architecture, found.ms)
 
-    def measured(self, network: Checkpoint) -> Measured | None:
+    def measured(self, network: Checkpoint, expected_ms: float) -> Measured | None:
         """What a network takes on the device, beside the start; None where there is no device.
 
         Raises:
@@ -88,7 +88,9 @@ class Family:
         """
         if self.device is None:
             return None
-        return measure_beside(self.device, self.start, network, self.runtime, start_ms=self.first().ms)
+        return measure_beside(
+            self.device, self.start, network, self.runtime, start_ms=self.first().ms, expected_ms=expected_ms
+        )
 
     def moved(self, steps: Sequence[Step]) -> float:
         """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""

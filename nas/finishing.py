@@ -71,7 +71,7 @@ def finish(
     measured_ms = kept.measured_ms
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
-        found = family.measured(checkpoint)
+        found = family.measured(checkpoint, kept.predicted_ms)
         measured_ms = found and found.ms
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})

@@ -43,7 +43,7 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         multiplier, counts = widest(family.start, model.predict, budget_ms)
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
-        found = family.measured(narrow)
+        found = family.measured(narrow, model.predict(narrow.architecture))
         if found is None:
             break
         model = model.corrected(narrow.architecture, found.ms, tolerated=0.0)
