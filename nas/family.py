@@ -63,8 +63,8 @@ class Family:
                 accuracy=judged.accuracy,
                 loss=judged.loss,
                 predicted_ms=fitted.predict(architecture),
-                measured_ms=found and found.ms,
-                drift=found and found.drift,
+                measured_ms=found.ms if found else None,
+                drift=found.drift if found else None,
                 factor=fitted.factor,
             )
         )

@@ -72,7 +72,7 @@ def finish(
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
         found = family.measured(checkpoint, kept.predicted_ms)
-        measured_ms = found and found.ms
+        measured_ms = found.ms if found else None
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(
