@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas.calibration import TOLERATED, Calibrated, measure
+from nas.calibration import TOLERATED, Calibrated, Measured
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.contest import Contest
 from nas.errors import BudgetError
@@ -116,7 +116,7 @@ class _Loop:
         checkpoint = load_checkpoint(choice.checkpoint)
         name = f"step-{number:02}.pt"
         family.save(name, checkpoint)
-        measured_ms, model = self._look(number, chosen, checkpoint, model)
+        found, model = self._look(number, chosen, checkpoint, model)
         step = Step(
             step=number,
             what=chosen.what,
@@ -125,7 +125,8 @@ class _Loop:
             accuracy=choice.score.accuracy,
             loss=choice.score.loss,
             predicted_ms=model.predict(chosen.architecture),
-            measured_ms=measured_ms,
+            measured_ms=found.ms if found else None,
+            drift=found.drift if found else None,
             factor=model.factor,
             proposals=len(proposals),
             dominated=len(dominated),
@@ -162,7 +163,7 @@ class _Loop:
 
     def _look(
         self, number: int, chosen: Proposal, checkpoint: Checkpoint, model: Calibrated
-    ) -> tuple[float | None, Calibrated]:
+    ) -> tuple[Measured | None, Calibrated]:
         """Measure if it is time to, or if the model thinks that the budget is met; then the model is corrected."""
         family = self.family
         predicted_ms = model.predict(chosen.architecture)
@@ -170,14 +171,16 @@ class _Loop:
         if number % family.settings.measure_every and not arrived:
             return None, model
         family.events.progress(f"step {number}: measuring on the device", 0, None)
-        timing = measure(family.device, checkpoint, family.runtime)
-        if not timing.stable and not arrived:
+        found = family.measured(checkpoint, predicted_ms)
+        if found is None:
+            return None, model
+        if not found.stable and not arrived:
             family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
-            return timing.low_ms, model
-        missed = arrived and timing.low_ms > (self.budget_ms or 0.0)
-        corrected = model.corrected(chosen.architecture, timing.low_ms, tolerated=0.0 if missed else TOLERATED)
+            return found, model
+        missed = arrived and found.ms > (self.budget_ms or 0.0)
+        corrected = model.corrected(chosen.architecture, found.ms, tolerated=0.0 if missed else TOLERATED)
         if corrected is not model:
             family.events.note(
-                f"step {number}: predicted {predicted_ms:.3g} ms, measured {timing.low_ms:.3g} ms: the model is corrected"
+                f"step {number}: predicted {predicted_ms:.3g} ms, measured {found.ms:.3g} ms: the model is corrected"
             )
-        return timing.low_ms, corrected
+        return found, corrected

@@ -1,6 +1,12 @@
-"""Holding a latency model to what the device says: predictions times one factor, corrected at every measurement."""
+"""Holding a latency model to what the device says: predictions times one factor, corrected at every measurement.
+
+A device is not always equally fast. So a network is measured beside the start network, and its milliseconds are those that it
+would have taken when the start was measured first; how far the device had moved since then is told beside them.
+"""
 
 import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from latency.device import Device
@@ -14,11 +20,15 @@ from nas.prediction import Model
 from nas.proposals import Predict
 from searchspace.architecture import Architecture, lower
 
-EFFORT = Effort(processes=2, slices=10, limit_s=10.0)
+EFFORT = Effort(processes=3, slices=12, limit_s=10.0)
 TOLERATED = 0.03
 """Relative difference between device and prediction up to which it counts as noise."""
 TRUSTED = 0.5
 """Relative difference beyond which the model is no guide any more."""
+TRIES = 4
+"""Measurements that are taken at most until one is undisturbed: settled, and as expected within what counts as noise."""
+PAUSE_S = 10.0
+"""Seconds between them."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,16 @@ class Calibrated:
 
         return predict
 
-    def interval(self, architecture: Architecture) -> tuple[float, float]:
-        """Milliseconds that most networks predicted alike lie between."""
+    def interval(self, architecture: Architecture, *, moved: float = 0.0) -> tuple[float, float]:
+        """Milliseconds that most networks predicted alike lie between.
+
+        Args:
+            architecture: the network.
+            moved: how far the device itself moves between measurements, as |ln(time now ÷ time then)|.
+        """
         found = self.model.predict(architecture)
-        return self.factor * found.low_ms, self.factor * found.high_ms
+        below, above = (math.hypot(math.log(end / found.ms), moved) for end in (found.low_ms, found.high_ms))
+        return self.factor * found.ms * math.exp(-below), self.factor * found.ms * math.exp(above)
 
     def corrected(
         self, architecture: Architecture, measured_ms: float, *, tolerated: float = TOLERATED
@@ -64,15 +80,91 @@ class Calibrated:
         return self if abs(apart - 1) <= tolerated else Calibrated(self.model, measured_ms / raw_ms)
 
 
-def measure(device: Device, checkpoint: Checkpoint, settings: RuntimeSettings) -> Timing:
-    """The network's time on the device, as it would be deployed (8-bit weights are made up: they take the same time).
+@dataclass(frozen=True)
+class Measured:
+    """A measurement of a network.
+
+    Attributes:
+        ms: milliseconds, at the speed that the device had when the start network was measured first.
+        drift: what the start takes now ÷ what it took then; 1 for that measurement itself.
+        stable: whether all that was measured settled.
+    """
+
+    ms: float
+    drift: float
+    stable: bool
+
+
+def measure_start(
+    device: Device, start: Checkpoint, settings: RuntimeSettings, *, as_expected: Callable[[float], bool]
+) -> Measured:
+    """The start's time; taken again where it does not settle or is not `as_expected` (of milliseconds), then the fastest counts.
 
     Raises:
         DeviceError: the device cannot run it.
     """
+
+    def look() -> Measured:
+        (timing,) = _timed(device, [start], settings)
+        return Measured(timing.low_ms, 1.0, timing.stable)
+
+    return min(_tries(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
+
+
+def measure_beside(
+    device: Device,
+    start: Checkpoint,
+    network: Checkpoint,
+    settings: RuntimeSettings,
+    *,
+    start_ms: float,
+    expected_ms: float,
+) -> Measured:
+    """A network's time beside the start's.
+
+    One that is not as expected is taken again: a disturbance that met one network more than the other passes, and a model that
+    is wrong stays wrong. Then the middle one of those that settled counts.
+
+    Args:
+        device: to measure on.
+        start: the untrimmed network.
+        network: the trimmed one.
+        settings: how they run.
+        start_ms: what the start took at first.
+        expected_ms: what the network should take by the model.
+
+    Raises:
+        DeviceError: the device cannot run it.
+    """
+
+    def look() -> Measured:
+        first, timing = _timed(device, [start, network], settings)
+        drift = first.low_ms / start_ms
+        return Measured(timing.low_ms / drift, drift, first.stable and timing.stable)
+
+    def undisturbed(one: Measured) -> bool:
+        return max(abs(one.drift - 1), abs(one.ms / expected_ms - 1)) <= TOLERATED
+
+    tries = _tries(look, undisturbed)
+    if tries[-1].stable and undisturbed(tries[-1]):
+        return tries[-1]
+    settled = [one for one in tries if one.stable] or tries
+    return sorted(settled, key=lambda one: one.ms)[(len(settled) - 1) // 2]
+
+
+def _tries(look: Callable[[], Measured], undisturbed: Callable[[Measured], bool]) -> list[Measured]:
+    """Looks until one settled and was undisturbed, or some more have been in vain."""
+    tries = [look()]
+    while len(tries) < TRIES and not (tries[-1].stable and undisturbed(tries[-1])):
+        time.sleep(PAUSE_S)
+        tries.append(look())
+    return tries
+
+
+def _timed(device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings) -> list[Timing]:
+    """Times on the device, in turns, as the networks would be deployed (8-bit weights are made up: they take the same time)."""
     if settings.precision == "fp32":
-        model = onnx_model(checkpoint)
+        models = [onnx_model(network) for network in networks]
     else:
-        model = stand_in(lower(checkpoint.architecture), settings.precision)
-    (timing,) = device.measure([model], settings=settings, effort=EFFORT)
-    return timing
+        models = [stand_in(lower(network.architecture), settings.precision) for network in networks]
+    return device.measure(models, settings=settings, effort=EFFORT)

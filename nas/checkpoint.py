@@ -10,6 +10,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -210,8 +211,14 @@ def unfilled_network(architecture: Architecture) -> Network:
         return Network(architecture)
 
 
+@lru_cache(maxsize=256)
+def _expected(architecture: Architecture) -> Mapping[str, Tensor]:
+    """An architecture's tensors without memory; while it is trimmed a network is checked many times."""
+    return unfilled_network(architecture).state_dict()
+
+
 def _check_state(architecture: Architecture, state: Mapping[str, Tensor]) -> None:
-    expected = unfilled_network(architecture).state_dict()
+    expected = _expected(architecture)
     missing, surplus = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or surplus:
         which = f"lacks {_some(missing)}" if missing else f"has {_some(surplus)} too many"

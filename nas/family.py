@@ -1,12 +1,14 @@
 """The networks of one trimming run: the start, then one a step, each with its record, in the run's folder."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from latency.device import Device
 from latency.settings import RuntimeSettings
-from nas.calibration import Calibrated, measure
+from nas.calibration import TOLERATED, Calibrated, Measured, measure_beside, measure_start
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError
@@ -26,7 +28,7 @@ class Family:
         run: the folder.
         start: the untrimmed network.
         data: learned from by its training split, chosen by its validation split.
-        device: where networks are measured.
+        device: where networks are measured; None: nowhere, the model is all there is.
         runtime: how they run there.
         model: predicts latencies there.
         settings: what may be chosen.
@@ -36,7 +38,7 @@ class Family:
     run: Run
     start: Checkpoint
     data: Data
-    device: Device
+    device: Device | None
     runtime: RuntimeSettings
     model: Model
     settings: Settings
@@ -50,8 +52,7 @@ class Family:
         with one_thread():
             judged = evaluate(self.start.network(), self.data.validation, self.data)
         architecture = self.start.architecture
-        measured_ms = measure(self.device, self.start, self.runtime).low_ms
-        fitted = Calibrated(self.model).corrected(architecture, measured_ms)
+        found, fitted = self._measured_start()
         self.save("step-00.pt", self.start)
         return self.keep(
             Step(
@@ -62,10 +63,38 @@ class Family:
                 accuracy=judged.accuracy,
                 loss=judged.loss,
                 predicted_ms=fitted.predict(architecture),
-                measured_ms=measured_ms,
+                measured_ms=found.ms if found else None,
+                drift=found.drift if found else None,
                 factor=fitted.factor,
             )
         )
+
+    def _measured_start(self) -> tuple[Measured | None, Calibrated]:
+        """What the start takes on the device, and the model made right for it."""
+        model = Calibrated(self.model)
+        expected_ms = model.predict(self.start.architecture)
+        if self.device is None:
+            return None, model
+        found = measure_start(
+            self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
+        )
+        return found, model.corrected(self.start.architecture, found.ms)
+
+    def measured(self, network: Checkpoint, expected_ms: float) -> Measured | None:
+        """What a network takes on the device, beside the start; None where there is no device.
+
+        Raises:
+            DeviceError: the device is lost.
+        """
+        if self.device is None:
+            return None
+        return measure_beside(
+            self.device, self.start, network, self.runtime, start_ms=self.first().ms, expected_ms=expected_ms
+        )
+
+    def moved(self, steps: Sequence[Step]) -> float:
+        """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""
+        return max((abs(math.log(step.drift)) for step in steps if step.drift), default=0.0)
 
     def budget_ms(self, start: Step) -> float | None:
         """The budget in milliseconds, None where accuracy is the limit."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from nas.calibration import measure
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.distillation import Distillation
 from nas.evaluation import evaluate
@@ -28,7 +27,7 @@ class Outcome:
         accuracy: on the test split.
         start_accuracy: of the untrimmed network there.
         validation_accuracy: on the split that steps were chosen by.
-        measured_ms: on the device.
+        measured_ms: on the device, at the speed that it had when the start was measured; None where there is none.
     """
 
     step: Step
@@ -36,7 +35,7 @@ class Outcome:
     accuracy: float
     start_accuracy: float
     validation_accuracy: float
-    measured_ms: float
+    measured_ms: float | None
 
 
 def finish(
@@ -72,7 +71,8 @@ def finish(
     measured_ms = kept.measured_ms
     if measured_ms is None:
         family.events.progress("measuring the trimmed network", 0, None)
-        measured_ms = measure(family.device, checkpoint, family.runtime).low_ms
+        found = family.measured(checkpoint, kept.predicted_ms)
+        measured_ms = found.ms if found else None
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(

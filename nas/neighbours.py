@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from latency.errors import UnmeasuredKernel
 from latency.model import LatencyModel
 from latency.profiling import Progress
+from latency.store import Predictor, load_predictor
 from latency.target import Target
 from nas.prediction import FEWEST_ALIKE, known_or_profiled
 from searchspace.architecture import Architecture
@@ -55,12 +56,16 @@ def model_near(
     *,
     note: Callable[[str], None],
     on_progress: Callable[[Progress], None] | None = None,
-) -> LatencyModel:
+) -> Predictor:
     """The target's latency model if it knows the network, else the one that profiling its neighbours gives.
+
+    A target of published latencies has one model, whatever the network.
 
     Raises:
         LatencyError: the device fails, or too few measurements on it are stable.
     """
+    if target.basis == "published":
+        return load_predictor(target)
     return known_or_profiled(
         target,
         lambda model: knows(model, architecture),

@@ -86,7 +86,8 @@ class Step:
         accuracy: on the validation split, after its short fine-tune.
         loss: there, nats.
         predicted_ms: by the model as it was then corrected.
-        measured_ms: on the device, None where it was not measured.
+        measured_ms: on the device, None where it was not measured; at the speed that it had when the start was measured.
+        drift: what the start took on the device beside it ÷ what it took at first; None where nothing was measured.
         factor: device ÷ model that holds from here on.
         proposals: how many there were.
         dominated: of them, not tried since another one contained them.
@@ -110,6 +111,7 @@ class Step:
     stopped: int = 0
     audit: float | None = None
     seconds: float = 0.0
+    drift: float | None = None
 
     @property
     def ms(self) -> float:

@@ -1,8 +1,9 @@
 """The baseline that NetAdapt is compared with: one width multiplier for the whole network, as MobileNets are scaled."""
 
+import math
 import time
 
-from nas.calibration import Calibrated, measure
+from nas.calibration import Calibrated
 from nas.checkpoint import Checkpoint
 from nas.errors import BudgetError
 from nas.evaluation import evaluate
@@ -42,12 +43,15 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
         multiplier, counts = widest(family.start, model.predict, budget_ms)
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
-        measured_ms = measure(family.device, narrow, family.runtime).low_ms
-        model = model.corrected(narrow.architecture, measured_ms, tolerated=0.0)
-        if measured_ms <= budget_ms:
+        found = family.measured(narrow, model.predict(narrow.architecture))
+        if found is None:
+            break
+        model = model.corrected(narrow.architecture, found.ms, tolerated=0.0)
+        if found.ms <= budget_ms:
             break
     else:
-        family.events.note(f"the device still takes {measured_ms:.3g} ms after {TRIES} corrections of the model")
+        assert found is not None
+        family.events.note(f"the device still takes {found.ms:.3g} ms after {TRIES} corrections of the model")
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
     family.save("step-01.pt", narrow)
@@ -60,7 +64,8 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
             accuracy=judged.accuracy,
             loss=judged.loss,
             predicted_ms=model.predict(narrow.architecture),
-            measured_ms=measured_ms,
+            measured_ms=found.ms if found else None,
+            drift=found.drift if found else None,
             factor=model.factor,
             proposals=1,
             seconds=time.perf_counter() - began,
@@ -75,13 +80,19 @@ def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float
         BudgetError: none does.
     """
     found = widths(start.architecture)
+    least_ms = math.inf
     for divisor in (DIVISOR, 1):
         for step in range(GRID - 1, 0, -1):
             multiplier = step / GRID
             counts = {width.name: multiplied(width, multiplier, divisor) for width in found}
-            if predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found])) <= budget_ms:
+            ms = predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found]))
+            if ms <= budget_ms:
                 return multiplier, counts
-    raise BudgetError(f"no width multiplier makes the network as fast as {budget_ms:.3g} ms: give a larger budget")
+            least_ms = min(least_ms, ms)
+    raise BudgetError(
+        f"the budget must be one that a width multiplier can reach, got {budget_ms:.3g} ms; the fastest reachable is about "
+        f"{least_ms:.3g} ms: give a larger budget"
+    )
 
 
 def multiplied(width: Width, multiplier: float, divisor: int) -> int:

@@ -120,7 +120,9 @@ class Convolution(nn.Conv2d):
 
 
 def _initialise(weight: Tensor, op: graph.Conv) -> None:
-    """Draw a convolution's weight; what stands around it tells its part (see `Network`)."""
+    """Draw a convolution's weight, if it has memory; what stands around it tells its part (see `Network`)."""
+    if weight.is_meta:
+        return
     if op.name == CLASSIFIER:
         nn.init.normal_(weight, std=0.01)
     elif op.norm is None and not op.bias:

@@ -99,7 +99,7 @@ def netadapt(
     if method == "uniform":
         _refuse_steps(context)
     where, start = load_target(target), load_checkpoint(checkpoint)
-    device = where.open()
+    device = None if where.basis == "published" else where.open()
     settings = Settings(
         budget_ms=budget_ms,
         budget_ratio=budget_ratio,
@@ -222,7 +222,8 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
     from nas.calibration import Calibrated
 
     final = family.checkpoint(outcome.step).architecture
-    low, high = Calibrated(family.model, outcome.step.factor).interval(final)
+    moved = family.moved(steps)
+    low, high = Calibrated(family.model, outcome.step.factor).interval(final, moved=moved)
     return {
         "run": str(family.run.path),
         "checkpoint": str(outcome.checkpoint),
@@ -236,6 +237,7 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
         "low_ms": low,
         "high_ms": high,
         "measured_ms": outcome.measured_ms,
+        "device_moved": moved,
         "step": outcome.step.step,
         "steps": [{**dataclasses.asdict(one), "checkpoint": str(family.run.file(one.checkpoint))} for one in steps],
     }
@@ -265,9 +267,12 @@ def _show(report: dict[str, Any]) -> None:
             str(step["step"]), f"{step['predicted_ms']:.3g}", measured, f"{step['accuracy']:.1%}", step["what"]
         )
     stdout.print(table)
+    ms, where = report["measured_ms"], "on the device"
+    if ms is None:
+        ms, where = report["predicted_ms"], f"as predicted ({report['low_ms']:.3g} to {report['high_ms']:.3g})"
     stdout.print(
-        f"{report['start_ms']:.3g} → {report['measured_ms']:.3g} ms on the device "
-        f"({report['start_ms'] / report['measured_ms']:.2f}× faster), accuracy on the test split "
+        f"{report['start_ms']:.3g} → {ms:.3g} ms {where} "
+        f"({report['start_ms'] / ms:.2f}× faster), accuracy on the test split "
         f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
     )
     stdout.print(f"checkpoint: {report['checkpoint']}")

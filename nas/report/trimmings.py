@@ -45,9 +45,11 @@ def _steps(folder: Folder) -> list[Json]:
 def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
     if not result:
         return (("steps so far", str(max(len(steps) - 1, 0))),)
-    start_ms, measured_ms = result.get("start_ms"), result.get("measured_ms")
+    start_ms, end_ms, where = result.get("start_ms"), result.get("measured_ms"), "on the device"
+    if end_ms is None:
+        end_ms, where = result.get("predicted_ms"), "as predicted"
     facts = [
-        ("latency", f"{number(start_ms)} → {number(measured_ms)} ms on the device"),
+        ("latency", f"{number(start_ms)} → {number(end_ms)} ms {where}"),
         (
             "accuracy (test split)",
             f"{number(result.get('start_accuracy'), '.1%')} → {number(result.get('accuracy'), '.1%')}",
@@ -57,8 +59,8 @@ def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
         ("steps", str(max(len(steps) - 1, 0))),
         ("method", str(result.get("method", "netadapt"))),
     ]
-    if start_ms and measured_ms:
-        facts.insert(0, ("faster", f"{start_ms / measured_ms:.2f}×"))
+    if start_ms and end_ms:
+        facts.insert(0, ("faster", f"{start_ms / end_ms:.2f}×"))
     return tuple(facts)
 
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from latency.errors import DeviceError, ModelError
-from nas import adaptation, contest
+from latency.timing import Slice, Timing
+from nas import adaptation, calibration, contest
 from nas.adaptation import netadapt
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.data import Split
@@ -48,6 +49,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretended devices need no moment of rest."""
+    monkeypatch.setattr(calibration, "PAUSE_S", 0.0)
 
 
 def same(one: Path, other: Path) -> bool:
@@ -308,6 +315,31 @@ def test_a_model_that_is_off_by_a_factor_is_corrected(tmp_path: Path) -> None:
     right, wrong = (netadapt(family(tmp_path / str(share), model=FakeModel(share))) for share in (1.0, 0.8))
     assert wrong[0].factor == pytest.approx(1.25, rel=1e-3)
     assert [step.fingerprint for step in right] == [step.fingerprint for step in wrong]
+
+
+class Moody(SlowDevice):
+    """From measurement to measurement it takes another share of the time, for all networks alike."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = itertools.chain([1.0], itertools.cycle((1.2, 0.9, 1.1)))
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        times = next(self.times)
+        return [
+            Timing(tuple(Slice(tuple(round(times * ns) for ns in part.ns), part.probe_ns) for part in one.slices))
+            for one in super().measure(models, **options)
+        ]
+
+
+def test_a_device_that_changes_its_speed_changes_no_choice(tmp_path: Path) -> None:
+    moody = family(tmp_path / "moody", budget_ratio=0.8, measure_every=1, device=Moody())
+    steps = netadapt(moody)
+    calm = netadapt(family(tmp_path / "calm", budget_ratio=0.8, measure_every=1))
+    assert [step.fingerprint for step in steps] == [step.fingerprint for step in calm]
+    assert [step.measured_ms for step in steps] == pytest.approx([step.measured_ms for step in calm], rel=1e-3)
+    assert moody.moved(steps) > 0.05
+    assert all(factor == pytest.approx(1.0, rel=1e-3) for factor in (step.factor for step in steps))
 
 
 class Drifting(FakeModel):

@@ -28,6 +28,7 @@ def start(nas: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(Target, "open", lambda target: FakeDevice(target.name))
     nas("train", "small.json", "--data", "digits", "--epochs", 3, "--threads", 1, "--out", "start")
+    monkeypatch.setattr("nas.calibration.PAUSE_S", 0.0)
     torch.set_num_threads(1)
     return "start/network.pt"
 
@@ -58,15 +59,31 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     assert uniform["measured_ms"] <= uniform["budget_ms"]
 
 
+def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Published latencies are all there is: trimming goes by predictions, and says so."""
+    monkeypatch.setattr(Target, "open", lambda target: pytest.fail("there is no device to open"))
+    for method, ratio, quick in (("netadapt", 0.9, QUICK), ("uniform", 0.98, BRIEF)):
+        limits = ("--target", "pixel6", "--budget-ratio", ratio, "--method", method)
+        command = ("netadapt", start, *limits, *quick, "--out", method)
+        result = nas.json(*command)
+        assert result["measured_ms"] is None
+        assert all(step["measured_ms"] is None for step in result["steps"])
+        assert result["predicted_ms"] <= result["budget_ms"] == pytest.approx(ratio * result["start_ms"])
+        assert result["low_ms"] < result["predicted_ms"] < result["high_ms"]
+    code, out, _ = nas(*command)
+    assert (code, "ms as predicted (" in out) == (0, True)
+    assert nas("report", "netadapt")[0] == 0
+
+
 class Lost(FakeDevice):
     """A device that is unplugged after the start was measured."""
 
-    alone = 0  # measurements of a single network: those of trimming itself
+    seen_start = False
 
     def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
-        self.alone += len(models) == 1
-        if self.alone > 1:
+        if len(models) == 2 and self.seen_start:  # a trimmed network beside the start
             raise DeviceError(f"{self.name}: is not there any more")
+        self.seen_start = self.seen_start or len(models) == 1
         return super().measure(models, **options)
 
 
@@ -93,6 +110,8 @@ def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
     assert "pixle" in nas.error("netadapt", start, *ratio, "--target", "pixle")
     assert "must be milliseconds (0.5ms) or a fraction" in nas.error("netadapt", start, *ratio, "--step", "x", *QUICK)
     uniform = ("netadapt", start, *ratio, "--method", "uniform")
+    unreachable = ("netadapt", start, "--target", "pixel6", "--budget-ratio", 0.5, "--method", "uniform", *BRIEF)
+    assert "the fastest reachable is about" in nas.error(*unreachable, "--out", "far")
     assert "takes no options about steps, got --step, --short-images" in nas.error(*uniform, *QUICK[:2], "--step", 0.1)
     Path("text.pt").write_text("not a checkpoint")
     assert "text.pt" in nas.error("netadapt", "text.pt", *ratio)

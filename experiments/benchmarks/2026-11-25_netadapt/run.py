@@ -1,19 +1,19 @@
 """NetAdapt against one width multiplier and against Torch-Pruning: accuracy at the same measured latency on this machine.
 
 All start from one checkpoint and all see equally many images: a rival's fine-tune is longer by all images that NetAdapt spent on
-short ones up to its result, those of proposals that came to nothing included. A rival's network is the one of its sizes whose
-measured latency comes closest to NetAdapt's, at most 2 % slower; the next size that is slower than that is fine-tuned as well, so
-that both sides of NetAdapt's latency are known. Everything that is compared is measured side by side, in turns.
+short ones up to its result, those of proposals that came to nothing included. Of each rival two networks are fine-tuned, the
+nearest sizes below and above NetAdapt's latency by the latency model, so that its accuracy at NetAdapt's measured latency can be
+read off between them. In the end everything is measured side by side, in turns.
 
-    cd experiments/benchmarks/2026-11-24_netadapt
+    cd experiments/benchmarks/2026-11-25_netadapt
     python run.py start   WORK --data DATA           # trains start.json
-    python run.py profile WORK                       # the latency model: a quiet minute
-    python run.py shapes  WORK --data DATA           # the rivals' networks
+    python run.py profile WORK                       # the latency model: some quiet minutes
+    python run.py shapes  WORK --data DATA           # the rivals' networks of all sizes
     python run.py adapt   WORK --data DATA --seed 0  # and 1, 2: side by side
-    python run.py choose  WORK --seed 0              # measures what may be compared: a quiet half minute
     python run.py tune    WORK --data DATA --seed 0  # long fine-tunes of all
+    python run.py measure WORK                       # all networks, after all adapt: some quiet minutes
     python run.py audit   WORK --data DATA --seed 0  # tries what was skipped, too
-    python run.py record  WORK --data DATA           # measures the results: a quiet minute
+    python run.py record  WORK --data DATA
 
 Each part goes on where it was interrupted.
 """
@@ -22,7 +22,7 @@ import argparse
 import dataclasses
 import itertools
 import json
-import math
+import re
 import shutil
 import subprocess
 import sys
@@ -67,10 +67,8 @@ HOLD_OUT = 1_500  # images that proposals are compared on, of the 5,000 that are
 SHORT = 128  # images of a short fine-tune
 LONG = 8_000  # images of NetAdapt's long one
 REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
-SLOWER = 1.02  # than NetAdapt's, that a rival's network may be
-SIZES = 3  # of each rival's networks near a budget that are measured
-LARGER = (1.03, 1.07)  # and the first ones above so many times the budget
-EFFORT = Effort(processes=3, slices=12, limit_s=20.0)
+MARGIN = 0.01  # of the latency, by which a rival's sizes are smaller and larger at least: the model errs
+EFFORT = Effort(processes=4, slices=12, limit_s=4.0)
 TARGET = load_target("host")
 
 
@@ -103,6 +101,10 @@ class Work:
         files = sorted((self.seed(seed) / f"netadapt-{budget}").glob("step-*.json"))
         return [Step(**json.loads(file.read_text())) for file in files]
 
+    def trimmed(self, seed: int, budget: float) -> Path:
+        """NetAdapt's network for a budget, before its long fine-tune."""
+        return self.seed(seed) / f"netadapt-{budget}" / self.steps(seed, budget)[-1].checkpoint
+
 
 def start(work: Work, seed: int) -> None:
     """Train the network that everything starts from."""
@@ -118,6 +120,9 @@ def profile(work: Work, seed: int) -> None:
 
 
 # NetAdapt
+
+
+BEGIN = "the steps begin"
 
 
 class Log:
@@ -155,7 +160,9 @@ def family(work: Work, data: Data, seed: int, name: str, *, audit_every: int = 0
         seed=seed,
     )
     folder = work.seed(seed) / name
+    log = Log(folder / "log.jsonl")
     with open_run(folder, kind="netadapt", request={**limit, "seed": seed}) as run:
+        log.note(BEGIN)
         return Family(
             run=run,
             start=work.start,
@@ -164,7 +171,7 @@ def family(work: Work, data: Data, seed: int, name: str, *, audit_every: int = 0
             runtime=TARGET.settings,
             model=work.model,
             settings=settings,
-            events=Log(folder / "log.jsonl"),
+            events=log,
         )
 
 
@@ -206,7 +213,7 @@ def short_images(steps: Sequence[Step], data: Data) -> int:
 
 
 def shapes(work: Work, seed: int) -> None:
-    """The rivals' networks near and above the budgets, by the latency model. All seeds choose from the same."""
+    """The rivals' networks of all sizes, and what the latency model says of them. All seeds choose from the same."""
     from rivals import PRUNERS, pruned
 
     data, start_ = work.data(), work.start
@@ -214,16 +221,13 @@ def shapes(work: Work, seed: int) -> None:
     batches = list(Batches(split=data.train, data=data, batch_size=64, seed=seed).stream(start=0, images=512))
     slicer = Slicer.of(start_, data, Settings(budget_ratio=0.5, short=load_recipe("short"), seed=seed))
     ways = {"uniform": scaled(slicer), **{name: pruned(start_, name, batches) for name in PRUNERS}}
-    start_ms = work.model.predict(start_.architecture).ms
+    sizes = []
     for method, networks in ways.items():
-        shares = [(work.model.predict(network.architecture).ms / start_ms, network) for network in networks]
-        for budget in BUDGETS:
-            found = sorted(shares, key=lambda one: abs(math.log(one[0] / budget) + 0.01))[:SIZES]
-            above = [min((one for one in shares if one[0] > by * budget), key=lambda one: one[0]) for by in LARGER]
-            for rank, (_, network) in enumerate([*found, *above]):
-                path = work.folder / "sizes" / f"{method}.{budget}.{rank}.pt"
-                if not path.exists():
-                    save_checkpoint(path, network)
+        for number, network in enumerate(networks):
+            path = work.folder / "sizes" / f"{method}.{number}.pt"
+            save_checkpoint(path, network)
+            sizes.append({"method": method, "file": str(path), "ms": work.model.predict(network.architecture).ms})
+    (work.folder / "sizes.json").write_text(json.dumps(sizes, indent=1))
 
 
 def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
@@ -238,44 +242,19 @@ def scaled(slicer: Slicer) -> Iterator[Checkpoint]:
             yield slicer.narrowed(counts)
 
 
-def choose(work: Work, seed: int) -> None:
-    """Measure the rivals' sizes beside NetAdapt's networks; choose of each the nearest and the next that is slower."""
-    paths = sorted((work.folder / "sizes").glob("*.pt"))
-    paths = [path for path in paths if sized(path)[1] in work.budgets]
-    ours = [work.seed(seed) / f"netadapt-{one}" / work.steps(seed, one)[-1].checkpoint for one in work.budgets]
-    timings = side_by_side([*ours, *paths], Effort(processes=2, slices=10, limit_s=6.0))
-    goals = dict(zip(work.budgets, timings, strict=False))
-    for budget in work.budgets:
-        file = work.seed(seed) / f"chosen-{budget}.json"
-        chosen = json.loads(file.read_text()) if file.exists() else []
-        ratios: dict[str, list[tuple[float, str]]] = {}
-        for path, timing in zip(paths, timings[len(ours) :], strict=True):
-            method, of_budget = sized(path)
-            if of_budget == budget:
-                ratios.setdefault(method, []).append((timing.low_ms / goals[budget].low_ms, str(path)))
-        for method, found in ratios.items():
-            slower = [one for one in found if one[0] > SLOWER]
-            near = [one for one in found if one[0] <= SLOWER]
-            for size, of_size in (
-                ("near", sorted(near, key=lambda one: abs(one[0] - 1))[:1]),
-                ("larger", sorted(slower)[:1]),
-            ):
-                if not any(one["method"] == method and one["size"] == size for one in chosen):
-                    chosen += [
-                        {"method": method, "size": size, "file": path, "ratio": ratio} for ratio, path in of_size
-                    ]
-        file.write_text(json.dumps(chosen, indent=1))
+def compared(work: Work, seed: int, budget: float) -> list[tuple[str, str, Path]]:
+    """Networks of a comparison before their long fine-tunes: method, size, and file.
 
-
-def sized(path: Path) -> tuple[str, float]:
-    """Method and budget of one of the rivals' networks."""
-    method, _, rest = path.name.partition(".")
-    return method, float(rest.rsplit(".", 2)[0])
-
-
-def side_by_side(paths: Sequence[Path], effort: Effort) -> list[Any]:
-    models = [onnx_model(load_checkpoint(path)) for path in paths]
-    return TARGET.open().measure(models, settings=TARGET.settings, effort=effort)
+    NetAdapt's, and of each rival the nearest sizes below and above its latency by the model.
+    """
+    goal_ms = work.model.predict(load_checkpoint(work.trimmed(seed, budget)).architecture).ms
+    sizes = json.loads((work.folder / "sizes.json").read_text())
+    found = [("netadapt", "trimmed", work.trimmed(seed, budget))]
+    for method in dict.fromkeys(one["method"] for one in sizes):
+        ours = [(one["ms"], one["file"]) for one in sizes if one["method"] == method]
+        found.append((method, "smaller", Path(max(one for one in ours if one[0] <= (1 - MARGIN) * goal_ms)[1])))
+        found.append((method, "larger", Path(min(one for one in ours if one[0] >= (1 + MARGIN) * goal_ms)[1])))
+    return found
 
 
 # Long fine-tunes
@@ -285,13 +264,9 @@ def tune(work: Work, seed: int) -> None:
     """Fine-tune every network of a seed for long, equally many images in all, and judge it on the test split."""
     data = work.data()
     for budget in work.budgets:
-        chosen = json.loads((work.seed(seed) / f"chosen-{budget}.json").read_text())
-        steps = work.steps(seed, budget)
-        spent = short_images(steps, data)
-        trimmed = work.seed(seed) / f"netadapt-{budget}" / steps[-1].checkpoint
-        jobs = [("netadapt", "near", trimmed, LONG)]
-        jobs += [(one["method"], one["size"], Path(one["file"]), LONG + spent) for one in chosen]
-        for method, size, path, images in sorted(jobs, key=lambda job: job[1] == "larger"):
+        spent = short_images(work.steps(seed, budget), data)
+        for method, size, path in compared(work, seed, budget):
+            images = LONG if method == "netadapt" else LONG + spent
             result = work.seed(seed) / f"{method}.{budget}.{size}.pt"
             if not result.exists():
                 accuracy = tuned(path, result, data, images, seed)
@@ -333,63 +308,94 @@ def audit(work: Work, seed: int) -> None:
 # The record
 
 
+def measure(work: Work, seed: int) -> None:
+    """Measure the start and all that is compared side by side; a long fine-tune changes no latency."""
+    paths = [path for each in SEEDS for budget in BUDGETS for *_, path in compared(work, each, budget)]
+    paths = [work.folder / "start" / "network.pt", *dict.fromkeys(paths)]
+    models = [onnx_model(load_checkpoint(path)) for path in paths]
+    timings = TARGET.open().measure(models, settings=TARGET.settings, effort=EFFORT)
+    found = {
+        str(path): {
+            "ms": timing.low_ms,
+            "stable": timing.stable,
+            "half_difference": timing.half_difference,
+            "of_start": dataclasses.asdict(compare(timing, timings[0])),
+        }
+        for path, timing in zip(paths, timings, strict=True)
+    }
+    (work.folder / "timings.json").write_text(json.dumps(found, indent=1))
+
+
 def record(work: Work, seed: int) -> None:
-    """Measure all results side by side and write the record."""
-    results = [
-        (each, budget, path.name.partition(".")[0], path)
-        for each in SEEDS
-        for budget in BUDGETS
-        for path in sorted(work.seed(each).glob(f"*.{budget}.*.pt"))
-    ]
-    first, *timings = side_by_side([work.folder / "start" / "network.pt", *(path for *_, path in results)], EFFORT)
-    data = work.data()
-    begin = evaluate(work.start.network(), data.test, data)
+    """Write the record."""
+    timings = json.loads((work.folder / "timings.json").read_text())
+    data, model, begin = work.data(), work.model, work.start
+    predicted = model.predict(begin.architecture)
     lines: list[dict[str, Any]] = [
         {
             "kind": "start",
-            "accuracy": begin.accuracy,
-            "ms": first.low_ms,
-            "macs": lower(work.start.architecture).macs,
-            "images": work.start.metrics["images"],
-            "held_out": work.model.held_out.as_json(),
+            "accuracy": evaluate(begin.network(), data.test, data).accuracy,
+            **timings[str(work.folder / "start" / "network.pt")],
+            "predicted_ms": predicted.ms,
+            "low_ms": predicted.low_ms,
+            "high_ms": predicted.high_ms,
+            "macs": lower(begin.architecture).macs,
+            "images": begin.metrics["images"],
+            "held_out": model.held_out.as_json(),
         }
     ]
-    for (each, budget, method, path), timing in zip(results, timings, strict=True):
-        network, ratio = load_checkpoint(path), compare(timing, first)
-        steps = work.steps(each, budget)
+    every = [(each, budget, *one) for each in SEEDS for budget in BUDGETS for one in compared(work, each, budget)]
+    for each, budget, method, size, before in every:
+        path = work.seed(each) / f"{method}.{budget}.{size}.pt"
+        if not path.exists():
+            continue
+        network, steps = load_checkpoint(path), work.steps(each, budget)
         line = {
             "kind": "result",
             "method": method,
-            "size": path.name.split(".")[-2],
+            "size": size,
             "budget": budget,
             "seed": each,
             "accuracy": network.metrics["test_accuracy"],
             "images": network.metrics["images"] + (short_images(steps, data) if method == "netadapt" else 0),
-            "ms": timing.low_ms,
-            "stable": timing.stable,
-            "of_start": dataclasses.asdict(ratio),
+            **timings[str(before)],
             "macs": lower(network.architecture).macs,
             "architecture": network.architecture.to_dict(),
         }
         if method == "netadapt":
-            low, high = Calibrated(work.model, steps[-1].factor).interval(network.architecture)
-            line |= {"budget_ms": budget * steps[0].ms, "predicted_ms": steps[-1].predicted_ms}
-            line |= {"measured_in_run_ms": steps[-1].measured_ms, "low_ms": low, "high_ms": high}
+            low, high = Calibrated(model, steps[-1].factor).interval(network.architecture)
+            line |= {"start_ms": steps[0].ms, "budget_ms": budget * steps[0].ms, "predicted_ms": steps[-1].predicted_ms}
+            line |= {"measured_in_run_ms": steps[-1].measured_ms, "drift": steps[-1].drift}
+            line |= {"low_ms": low, "high_ms": high}
         lines.append(line)
     for each in SEEDS:
-        lines += [
-            {"kind": "step", "seed": each, "budget": budget, **dataclasses.asdict(step)}
-            for budget in BUDGETS
-            for step in work.steps(each, budget)
-        ]
+        for budget in BUDGETS:
+            cpu_s = seconds(work.seed(each) / f"netadapt-{budget}")
+            for step in work.steps(each, budget):
+                told = {"seed": each, "budget": budget, "cpu_s": cpu_s.get(step.step)}
+                lines.append({"kind": "step", **told, **dataclasses.asdict(step)})
         for folder in sorted(work.seed(each).glob("audit-*")):
-            last = max(folder.glob("step-*.json"))
-            lines.append({"kind": "audit", "seed": each, **json.loads(last.read_text())})
+            last = json.loads(max(folder.glob("step-*.json")).read_text())
+            lines.append({"kind": "audit", "seed": each, "cpu_s": seconds(folder).get(last["step"]), **last})
     write_record(HERE / "result.jsonl", lines)
 
 
+def seconds(folder: Path) -> dict[int, float]:
+    """CPU seconds of the steps that a run of NetAdapt made."""
+    found: dict[int, float] = {}
+    before = 0.0
+    for line in (folder / "log.jsonl").read_text().splitlines():
+        told = json.loads(line)
+        step = re.match(r"step (\d+): .* proposals, ", told["note"])
+        if step:
+            found[int(step[1])] = told["cpu_s"] - before
+        if step or told["note"] == BEGIN:
+            before = told["cpu_s"]
+    return found
+
+
 def main() -> None:
-    parts = {part.__name__: part for part in (start, profile, adapt, shapes, choose, tune, audit, record)}
+    parts = {part.__name__: part for part in (start, profile, shapes, adapt, tune, measure, audit, record)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("work", type=Path)

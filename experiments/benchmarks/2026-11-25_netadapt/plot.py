@@ -1,6 +1,6 @@
 """Draws the record: accuracy against measured milliseconds, and NetAdapt's families step by step (needs the extra `plots`).
 
-python experiments/benchmarks/2026-11-24_netadapt/plot.py
+python experiments/benchmarks/2026-11-25_netadapt/plot.py
 """
 
 import json
