@@ -32,9 +32,9 @@ class Readiness:
 
 def every_readiness() -> Iterator[Readiness]:
     """Of all shipped targets, and of ``pixel``."""
-    yield pixel_readiness()
     for name in known_targets():
         yield readiness(load_target(name))
+    yield pixel_readiness()
 
 
 def pixel_readiness() -> Readiness:

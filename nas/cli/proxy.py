@@ -33,5 +33,7 @@ def proxy(
     note(f"listening: workers give --storage {url}")
     try:
         server.wait_for_termination()
+    except KeyboardInterrupt:
+        note("the proxy has ended")
     finally:
         server.stop(grace=1.0)

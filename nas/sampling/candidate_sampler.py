@@ -109,7 +109,7 @@ class CandidateSampler(BaseSampler):
     ) -> None:
         self._name, self._decisions, self._judge, self._pins = name, decisions, judge, pins
         self._source = random.Random(seed)
-        self._optuna = _optuna_sampler(name, seed=seed, startup=startup)
+        self._optuna = _optuna_sampler(name, seed=seed % 2**32, startup=startup)  # all that numpy takes
         self._auto = AutoSampler(decisions, rungs=rungs, limit_ms=limit_ms, pareto=pareto, reward=reward or Reward())
         self._draws: dict[int, _Draw] = {}
 

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from latency.address import SshAddress
+from tests.shared import free_port
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -26,9 +27,7 @@ class Sshd:
         self.config = folder / "ssh_config"
         self.jobs = folder / "jobs with spaces"
         self.jobs.mkdir(exist_ok=True)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.make_key("host_key")
         self.make_key("user_key")
         shutil.copy(folder / "user_key.pub", folder / "authorized_keys")

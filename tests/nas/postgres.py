@@ -2,13 +2,14 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.shared import free_port
 
 PASSWORD = "swordfish-4711"
 
@@ -59,9 +60,7 @@ def open_postgres(options: str = Postgres.options) -> Postgres:
     if user:
         shutil.chown(folder, user)
         shutil.chown(folder / "password", user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = Postgres(folder, found[-1].parent, port, user, options)
     server.run(
         *("initdb", "-D", folder / "data", "-U", "nas", "-A", "scram-sha-256", "--no-sync"),

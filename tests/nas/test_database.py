@@ -1,7 +1,6 @@
 """A study on PostgreSQL: killed workers and a server that goes away lose nothing; errors are one line without a password."""
 
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ from nas.storage import open_storage, open_study
 from nas.study import STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
 from tests.nas.postgres import PASSWORD, Postgres, open_postgres
 from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
+from tests.shared import free_port
 
 TRIALS = 14
 
@@ -88,9 +88,7 @@ def test_a_wrong_password_is_told_without_it(server: Postgres) -> None:
 def test_a_server_that_is_not_there_is_tried_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("psycopg", reason="the extra postgresql is not installed")
     monkeypatch.setattr(database, "OPENING_S", 0.1)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with pytest.raises(StudyError, match=r"must be reachable, tried for 0\.1 s") as told:
         open_storage(f"postgresql://nas:{PASSWORD}@127.0.0.1:{port}/nas")
     assert PASSWORD not in str(told.value)

@@ -1,9 +1,7 @@
 """A study behind a proxy: known to be the same, waited for while it is away, and the dead are told from the living."""
 
-import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,14 +13,9 @@ from nas.proxy import BEAT, ProxyStorage, serve
 from nas.storage import open_storage, open_study
 from nas.study import FAILED, STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
 from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
+from tests.shared import free_port
 
 pytest.importorskip("grpc", reason="the extra grpc is not installed")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """The contract that scripts rely on: every command has an example, takes --json, and prints one object with the fixed keys."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,14 @@ import typer
 
 from latency.fake import FakeDevice
 from latency.target import Target
+from nas import proxy
 from nas.cli import commands
 from nas.cli.console import app
 from nas.report import board
 from tests.nas.cli.test_train import Shell, nas
 from tests.nas.report.runs import search_run
 from tests.searchspace.fixtures.originals import ORIGINALS, state_of
+from tests.shared import free_port
 
 __all__ = ["commands", "nas"]  # what registers the commands, and the fixture
 
@@ -42,6 +44,7 @@ search --space space.yaml --trials 2 --rungs 64 --epochs 0.1 --finalists 1 --wor
 worker --storage sqlite:///study.db | trials
 report found -o found.html | path
 dashboard searched --port 0 | url
+proxy --storage sqlite:///study.db --port {port} | url
 targets | targets
 doctor | version packages extras targets
 """
@@ -63,15 +66,18 @@ INNER = {  # of the values
 
 @pytest.fixture
 def ready(nas: Shell, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shell]:
-    """The command line with a pretended device instead of this machine, and a dashboard that is ended at once."""
+    """The command line with a pretended device instead of this machine, and a dashboard and a proxy that are ended at once."""
 
-    def ended(*arguments: Any, **options: Any) -> Any:
-        served = serve(*arguments, **options)
-        served.serve_forever = _interrupted
+    def ended(serve: Callable[..., Any], waits: str) -> Callable[..., Any]:
+        def served(*arguments: Any, **options: Any) -> Any:
+            server = serve(*arguments, **options)
+            setattr(server, waits, _interrupted)
+            return server
+
         return served
 
-    serve = board.server
-    monkeypatch.setattr(board, "server", ended)
+    monkeypatch.setattr(board, "server", ended(board.server, "serve_forever"))
+    monkeypatch.setattr(proxy, "serve", ended(proxy.serve, "wait_for_termination"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setattr(Target, "open", lambda target: FakeDevice(target.name))
     Path("space.yaml").write_text(SPACE)
@@ -88,7 +94,7 @@ def _interrupted() -> None:
 def test_every_command_gives_one_object_with_the_contracts_keys(ready: Shell) -> None:
     """`Shell.json` parses the whole of stdout: anything beside the one object would not pass."""
     for (command, *arguments), keys in COMMANDS:
-        told = ready.json(command, *arguments)
+        told = ready.json(command, *(argument.format(port=free_port()) for argument in arguments))
         assert keys <= told.keys(), command
         if command in INNER:
             name, inner = INNER[command]

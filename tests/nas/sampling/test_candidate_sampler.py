@@ -49,7 +49,8 @@ def test_nothing_is_wasted(name: SamplerName, pareto: bool) -> None:
     for candidate in completed(study):
         assert candidate.predicted_ms <= BUDGET_MS
         assert SPACE.contains(candidate.architecture)
-    assert count_redraws(study) > 0
+    if name == "random":  # others may have learnt what is feasible
+        assert count_redraws(study) > 0
 
 
 def test_ours_finds_better_networks_than_chance() -> None:
