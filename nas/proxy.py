@@ -130,7 +130,8 @@ def serve(storage: optuna.storages.BaseStorage, *, host: str, port: int) -> Any:
     except ImportError:
         raise StudyError(f"a proxy needs gRPC, which is not installed: {REMEDY}") from None
     server = grpc.server(ThreadPoolExecutor(max_workers=THREADS))
-    api_pb2_grpc.add_StorageServiceServicer_to_server(OptunaStorageProxyService(storage), server)
+    service = OptunaStorageProxyService(storage)
+    api_pb2_grpc.add_StorageServiceServicer_to_server(service, server)  # type: ignore[no-untyped-call]
     try:
         server.add_insecure_port(f"{host}:{port}")
     except RuntimeError:
