@@ -49,7 +49,7 @@ def test_nothing_is_wasted(name: SamplerName, pareto: bool) -> None:
     for candidate in completed(study):
         assert candidate.predicted_ms <= BUDGET_MS
         assert SPACE.contains(candidate.architecture)
-    if name == "random":  # others may have learnt what is feasible
+    if name != "gp":  # which may have learnt by then what is feasible
         assert count_redraws(study) > 0
 
 
