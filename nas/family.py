@@ -45,14 +45,18 @@ class Family:
     events: Events
 
     def first(self) -> Step:
-        """Step 0: the start, judged and measured; the model is made right for it."""
+        """Step 0: the start, judged and measured; the model is made right for it.
+
+        Raises:
+            UnmeasuredKernel: the model cannot tell what the start takes.
+        """
         if kept := self.kept(0):
             return kept
         self.events.progress("measuring the start network", 0, None)
-        with one_thread():
-            judged = evaluate(self.start.network(), self.data.validation, self.data)
         architecture = self.start.architecture
         found, fitted = self._measured_start()
+        with one_thread():
+            judged = evaluate(self.start.network(), self.data.validation, self.data)
         self.save("step-00.pt", self.start)
         return self.keep(
             Step(
@@ -72,7 +76,7 @@ class Family:
     def _measured_start(self) -> tuple[Measured | None, Calibrated]:
         """What the start takes on the device, and the model made right for it."""
         model = Calibrated(self.model)
-        expected_ms = model.predict(self.start.architecture)
+        expected_ms = self.model.predict(self.start.architecture).ms
         if self.device is None:
             return None, model
         found = measure_start(

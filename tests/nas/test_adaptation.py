@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from latency.errors import DeviceError, ModelError
+from latency.errors import DeviceError, ModelError, UnmeasuredKernel
 from latency.timing import Slice, Timing
 from nas import adaptation, calibration, contest
 from nas.adaptation import netadapt
@@ -38,6 +38,7 @@ from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
 from searchspace.width import drop_block, droppable, set_widths, widths
 from tests.nas.family import DATA, SHORT, TINY, Events, FakeModel, SlowDevice, fake_ms, family, trained
+from tests.nas.test_calibration import Ignorant
 
 LONG = Recipe(images=160, batch_size=16, lr=0.02, flip=False)
 
@@ -363,6 +364,13 @@ def test_a_model_that_drifts_is_corrected_until_the_device_meets_the_budget(tmp_
 def test_a_model_that_is_no_guide_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"must agree within 50% to trim by, .* profile the target"):
         netadapt(family(tmp_path, model=FakeModel(0.5)))
+
+
+@pytest.mark.parametrize("device", [None, SlowDevice()], ids=["published", "measured"])
+def test_a_start_of_unknown_kernels_is_refused_in_the_models_words(tmp_path: Path, device: SlowDevice | None) -> None:
+    with pytest.raises(UnmeasuredKernel, match="never measured"):
+        netadapt(family(tmp_path, model=Ignorant(), device=device))
+    assert not list(tmp_path.iterdir())
 
 
 class Lost(SlowDevice):

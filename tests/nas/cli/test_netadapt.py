@@ -1,5 +1,6 @@
 """`nas netadapt` on the command line: the contract's keys, resuming, one line for what is wrong."""
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,10 @@ from latency.errors import DeviceError
 from latency.fake import FakeDevice
 from latency.target import Target
 from latency.timing import Timing
-from nas.checkpoint import load_checkpoint
+from nas.checkpoint import load_checkpoint, save_checkpoint
+from nas.deployment import random_checkpoint
+from searchspace.architecture import Architecture
+from searchspace.blocks import ClassicHead, Conv
 from tests.nas.cli.test_train import Shell, nas
 
 __all__ = ["nas"]  # the fixture
@@ -73,6 +77,13 @@ def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.M
     code, out, _ = nas(*command)
     assert (code, "ms as predicted (" in out) == (0, True)
     assert nas("report", "netadapt")[0] == 0
+    unknown = random_checkpoint(
+        Architecture((Conv(cout=8, activation="silu"),), ClassicHead(), resolution=8, channels=1, classes=10)
+    )
+    trained = dataclasses.replace(load_checkpoint(Path(start)), architecture=unknown.architecture, state=unknown.state)
+    save_checkpoint(Path("silu.pt"), trained)
+    command = ("netadapt", "silu.pt", "--target", "pixel6", "--budget-ratio", 0.5, *QUICK, "--out", "silu")
+    assert "no network published for 'pixel6' has 'activation silu'" in nas.error(*command)
 
 
 class Lost(FakeDevice):
