@@ -11,6 +11,7 @@ Every step leaves its record and its checkpoint in the run's folder, so a killed
 seed, to the same result.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -141,13 +142,18 @@ class _Loop:
         return family.keep(step)
 
     def _proposals(self, start: Checkpoint, before: Step, predict: Predict) -> list[Proposal]:
-        """Proposals for the step's goal, or for half as ambitious ones that more changes can meet by themselves."""
+        """Proposals for the step's goal, or for half as ambitious ones that more changes can meet by themselves.
+
+        Whatever the goal, each is predicted to be faster than the network before.
+        """
         now_ms = before.predicted_ms
+        below_ms = math.nextafter(now_ms, 0.0)
         goal_ms = max(self.schedule.goal_ms(now_ms), self.budget_ms or 0.0)
         wanted = CHOICE * len(widths(start.architecture))
         most: list[Proposal] = []
         for halving in range(HALVINGS):
-            found = propose(start.architecture, predict, now_ms - (now_ms - goal_ms) / 2**halving)
+            nearer_ms = now_ms - (now_ms - goal_ms) / 2**halving
+            found = propose(start.architecture, predict, min(nearer_ms, below_ms))
             most = max(most, found, key=len)
             if len(found) >= wanted or (most and halving >= SMALLER):
                 break

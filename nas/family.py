@@ -82,7 +82,7 @@ class Family:
         found = measure_start(
             self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
         )
-        return found, model.corrected(self.start.architecture, found.ms)
+        return found, model.corrected(self.start.architecture, found.ms, tolerated=0.0)
 
     def measured(self, network: Checkpoint, expected_ms: float) -> Measured | None:
         """What a network takes on the device, beside the start; None where there is no device.

@@ -137,6 +137,22 @@ def _contains(one: Architecture, other: Architecture) -> bool:
     return fake_ms(one) <= fake_ms(other) and all(mine.get(key, 0) >= count for key, count in theirs.items())
 
 
+def unmeasured(ms: float) -> Step:
+    """A start that is predicted to take so long."""
+    told = {"what": "start", "checkpoint": "", "fingerprint": "", "accuracy": 0.5, "loss": 1.0, "factor": 1.0}
+    return Step(step=0, predicted_ms=ms, measured_ms=None, **told)  # type: ignore[arg-type]
+
+
+def test_every_proposal_is_faster_than_the_network_before(tmp_path: Path) -> None:
+    start_ms = fake_ms(TINY)
+    schedule = reductions("0.1", decay=0.9, start_ms=start_ms, budget_ms=None)
+    for budget_ms in (0.5 * start_ms, start_ms, 2 * start_ms):  # also where it is met by what is predicted, not on the device
+        loop = adaptation._Loop(family(tmp_path), schedule, budget_ms)
+        found = loop._proposals(trained(), unmeasured(start_ms), fake_ms)
+        assert {one.kind for one in found} >= {"width", "block"}
+        assert all(one.predicted_ms < start_ms for one in found)
+
+
 def test_where_few_layers_take_enough_for_a_step_it_is_made_smaller(tmp_path: Path) -> None:
     layers = Architecture(
         tuple(Conv(cout=width, kernel=1) for width in (64, 16, 16, 16, 16, 16)), classes=3, channels=1
@@ -145,18 +161,7 @@ def test_where_few_layers_take_enough_for_a_step_it_is_made_smaller(tmp_path: Pa
     def channels(architecture: Architecture) -> float:
         return float(sum(block.cout for block in architecture.blocks))  # type: ignore[union-attr]
 
-    start = random_checkpoint(layers, seed=0)
-    before = Step(
-        step=0,
-        what="start",
-        checkpoint="",
-        fingerprint="",
-        accuracy=0.5,
-        loss=1.0,
-        predicted_ms=channels(layers),
-        measured_ms=None,
-        factor=1.0,
-    )
+    start, before = random_checkpoint(layers, seed=0), unmeasured(channels(layers))
     for share in ("0.05", "0.3"):  # for 0.3 the first layer alone is wide enough
         schedule = reductions(share, decay=0.96, start_ms=channels(layers), budget_ms=None)
         found = adaptation._Loop(family(tmp_path), schedule, None)._proposals(start, before, channels)
@@ -359,6 +364,16 @@ def test_a_model_that_drifts_is_corrected_until_the_device_meets_the_budget(tmp_
     assert steps[-1].measured_ms is not None
     assert steps[-1].measured_ms <= 0.7 * (steps[0].measured_ms or 0)
     assert steps[-1].factor > 1.05
+
+
+@pytest.mark.parametrize("rule", ["accuracy", "ratio"])
+def test_a_model_that_is_a_little_off_is_made_right_for_the_start(tmp_path: Path, rule: str) -> None:
+    """Or a budget between what is predicted and what is measured would be above where trimming begins."""
+    limit = {"budget_ratio": None, "budget_ms": 0.99 * fake_ms(TINY), "reduction": None}
+    steps = netadapt(family(tmp_path, **limit, rule=rule, model=FakeModel(0.98)))
+    assert steps[0].predicted_ms == pytest.approx(steps[0].measured_ms)
+    assert steps[-1].ms <= 0.99 * fake_ms(TINY)
+    assert all(step.predicted_ms < before.predicted_ms for before, step in itertools.pairwise(steps))
 
 
 def test_a_model_that_is_no_guide_is_refused(tmp_path: Path) -> None:
