@@ -304,6 +304,18 @@ def test_smallest_network_within_a_drop_of_accuracy(tmp_path: Path) -> None:
     assert all(step.accuracy < least for step in steps[-2:]) or outcome.step is steps[-1]
 
 
+def test_where_accuracy_is_the_limit_trimming_goes_on_beyond_what_decaying_steps_add_up_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_oracle(monkeypatch)
+    events = Events()
+    limit = {"budget_ratio": None, "max_accuracy_drop": 0.99, "reduction": "0.2", "decay": 0.5}  # 0.4 in all
+    steps = netadapt(family(tmp_path, **limit, events=events))
+    assert steps[-1].ms < 0.3 * steps[0].ms
+    assert len(steps) < 20
+    assert any("faster: trimming ends there" in note for note in events.notes)
+
+
 def test_uniform_scales_every_width_alike(tmp_path: Path) -> None:
     scaled = family(tmp_path, budget_ratio=0.6, method="uniform")
     steps = uniform(scaled)

@@ -1,5 +1,7 @@
 """The schedule of reductions reaches the budget, or says that it does not."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,6 +27,14 @@ def test_the_papers_schedule() -> None:
     assert schedule.goal_ms(19.5) == pytest.approx(19.5 - 0.48)
     assert schedule.total_ms == pytest.approx(12.5)
     assert reductions("0.025", decay=1.0, start_ms=20, budget_ms=None).goal_ms(10) == 9.5
+
+
+def test_without_a_budget_all_of_the_latency_is_within_reach() -> None:
+    schedule = reductions("0.025", decay=0.96, start_ms=20, budget_ms=None)
+    assert schedule.goal_ms(19.5) == pytest.approx(19.5 - 0.48)
+    assert schedule.goal_ms(20 - 12.5) == pytest.approx(20 - 12.5 - 0.5 / 3), "where the sum of what decays ends"
+    assert schedule.goal_ms(1) == pytest.approx(1 - 0.5 / 3)
+    assert schedule.total_ms == math.inf
 
 
 def test_one_that_falls_short_is_refused() -> None:
