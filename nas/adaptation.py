@@ -49,6 +49,7 @@ def trimming(family: Family) -> Iterator[Step]:
         BudgetError: the start meets the budget already, or nothing that trimming can make does.
         ModelError: model and device differ beyond correction.
         DeviceError: the device is lost; what was done is kept.
+        UnstableMeasurement: the start, or a network that the model finds fast enough, cannot be measured; what was done is kept.
     """
     steps = [family.first()]
     budget_ms = family.reachable_budget_ms(steps[0])
@@ -177,12 +178,11 @@ class _Loop:
         if number % family.settings.measure_every and not arrived:
             return None, model
         family.events.progress(f"step {number}: measuring on the device", 0, None)
-        found = family.measured(checkpoint, predicted_ms)
+        found = family.measured(checkpoint, predicted_ms, needed=arrived)
         if found is None:
+            if family.device is not None:
+                family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
             return None, model
-        if not found.stable and not arrived:
-            family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
-            return found, model
         missed = arrived and found.ms > (self.budget_ms or 0.0)
         corrected = model.corrected(chosen.architecture, found.ms, tolerated=0.0 if missed else TOLERATED)
         if corrected is not model:

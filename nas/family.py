@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from latency.device import Device
+from latency.errors import UnstableMeasurement
 from latency.settings import RuntimeSettings
-from nas.calibration import TOLERATED, Calibrated, Measured, measure_beside, measure_start
+from nas.calibration import TOLERATED, TRIES, Calibrated, Measured, measure_beside, measure_start
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError
@@ -49,6 +50,8 @@ class Family:
 
         Raises:
             UnmeasuredKernel: the model cannot tell what the start takes.
+            DeviceError: the device is lost.
+            UnstableMeasurement: the start's measurement does not settle.
         """
         if kept := self.kept(0):
             return kept
@@ -82,19 +85,32 @@ class Family:
         found = measure_start(
             self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
         )
+        if not found.stable:
+            raise _unsettled(self.device)
         return found, model.corrected(self.start.architecture, found.ms, tolerated=0.0)
 
-    def measured(self, network: Checkpoint, expected_ms: float) -> Measured | None:
+    def measured(self, network: Checkpoint, expected_ms: float, *, needed: bool = True) -> Measured | None:
         """What a network takes on the device, beside the start; None where there is no device.
+
+        Args:
+            network: of this family.
+            expected_ms: what it should take by the model.
+            needed: whether there is no going on without it; else None where it does not settle.
 
         Raises:
             DeviceError: the device is lost.
+            UnstableMeasurement: the measurement is needed and does not settle.
         """
         if self.device is None:
             return None
-        return measure_beside(
+        found = measure_beside(
             self.device, self.start, network, self.runtime, start_ms=self.first().ms, expected_ms=expected_ms
         )
+        if found.stable:
+            return found
+        if needed:
+            raise _unsettled(self.device)
+        return None
 
     def moved(self, steps: Sequence[Step]) -> float:
         """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""
@@ -161,3 +177,9 @@ class Family:
         """Write a step's record: from here on it is done."""
         self.run.write_json(f"step-{step.step:02}.json", dataclasses.asdict(step))
         return step
+
+
+def _unsettled(device: Device) -> UnstableMeasurement:
+    return UnstableMeasurement(
+        f"{device.name}: a measurement must settle to be believed, but {TRIES} in a row did not: stop what else runs there"
+    )

@@ -7,7 +7,7 @@ from nas.errors import BudgetError
 
 STEPS = 15  # to reach a budget where no first reduction is asked for
 WITHOUT_BUDGET = 0.06  # of the start's latency: the first reduction where no budget in milliseconds limits the steps
-LEAST = 1 / 3  # of the first reduction: no step without a budget asks for less, so that all of the latency is within reach
+LEAST = 1 / 3  # of the first reduction is asked of every step without a budget, so that all latencies are in reach
 
 
 @dataclass(frozen=True)

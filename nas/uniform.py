@@ -26,6 +26,7 @@ def uniform(family: Family) -> list[Step]:
         BudgetError: accuracy is the limit, the start meets the budget already, or no multiplier does.
         ModelError: model and device differ beyond correction.
         DeviceError: the device is lost.
+        UnstableMeasurement: the device does not settle.
     """
     start = family.first()
     if family.settings.max_accuracy_drop is not None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 import torch
 
-from latency.errors import DeviceError, ModelError, UnmeasuredKernel
+from latency.errors import DeviceError, ModelError, UnmeasuredKernel, UnstableMeasurement
 from latency.timing import Slice, Timing
 from nas import adaptation, calibration, contest
 from nas.adaptation import netadapt
+from nas.calibration import TRIES
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.data import Split
 from nas.deployment import compare, onnx_model, random_checkpoint
@@ -146,7 +147,7 @@ def unmeasured(ms: float) -> Step:
 def test_every_proposal_is_faster_than_the_network_before(tmp_path: Path) -> None:
     start_ms = fake_ms(TINY)
     schedule = reductions("0.1", decay=0.9, start_ms=start_ms, budget_ms=None)
-    for budget_ms in (0.5 * start_ms, start_ms, 2 * start_ms):  # also where it is met by what is predicted, not on the device
+    for budget_ms in (0.5 * start_ms, start_ms, 2 * start_ms):  # also one that only the device does not meet yet
         loop = adaptation._Loop(family(tmp_path), schedule, budget_ms)
         found = loop._proposals(trained(), unmeasured(start_ms), fake_ms)
         assert {one.kind for one in found} >= {"width", "block"}
@@ -358,6 +359,47 @@ def test_a_device_that_changes_its_speed_changes_no_choice(tmp_path: Path) -> No
     assert [step.measured_ms for step in steps] == pytest.approx([step.measured_ms for step in calm], rel=1e-3)
     assert moody.moved(steps) > 0.05
     assert all(factor == pytest.approx(1.0, rel=1e-3) for factor in (step.factor for step in steps))
+
+
+class Restless(SlowDevice):
+    """The last network of some measurements, which are counted from 0, does not settle, and looks fast."""
+
+    def __init__(self, unsettled: Container[int]) -> None:
+        super().__init__()
+        self.unsettled, self.measurements = unsettled, itertools.count()
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        *others, last = super().measure(models, **options)
+        if next(self.measurements) in self.unsettled:
+            shares = zip(last.slices, (0.4, 0.8, 0.4, 0.8), strict=True)
+            last = Timing(
+                tuple(Slice(tuple(round(share * ns) for ns in part.ns), part.probe_ns) for part, share in shares)
+            )
+        return [*others, last]
+
+
+def test_a_look_that_does_not_settle_does_not_count(tmp_path: Path) -> None:
+    restless, events = Restless(range(1, 1 + TRIES)), Events()
+    steps = netadapt(family(tmp_path / "restless", budget_ratio=0.8, measure_every=1, device=restless, events=events))
+    calm = netadapt(family(tmp_path / "calm", budget_ratio=0.8, measure_every=1))
+    assert (steps[1].measured_ms, steps[1].drift) == (None, None)
+    assert calm[1].measured_ms is not None
+    assert "step 1: the measurement did not settle, the model stays as it is" in events.notes
+    assert [step.fingerprint for step in steps] == [step.fingerprint for step in calm]
+    assert steps[-1].measured_ms == calm[-1].measured_ms
+
+
+@pytest.mark.parametrize("trim", [netadapt, uniform])
+@pytest.mark.parametrize("first", [0, 1], ids=["start", "end"])
+def test_what_does_not_settle_is_refused_until_it_does(
+    tmp_path: Path, trim: Callable[[Family], list[Step]], first: int
+) -> None:
+    asked = {"budget_ratio": 0.8, "measure_every": 99}
+    with pytest.raises(UnstableMeasurement, match=f"a measurement must settle to be believed, but {TRIES} in a row"):
+        trim(family(tmp_path / "restless", **asked, device=Restless(range(first, 99))))
+    assert (tmp_path / "restless" / "step-00.json").exists() == bool(first)
+    steps = trim(family(tmp_path / "restless", **asked))
+    assert timeless(steps) == timeless(trim(family(tmp_path / "calm", **asked)))
 
 
 class Drifting(FakeModel):
