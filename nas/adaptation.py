@@ -162,9 +162,10 @@ class _Loop:
 
     def _stuck(self, before: Step) -> None:
         if self.budget_ms is not None:
+            elsewhere = " and another --out" if before.step else ""
             raise BudgetError(
                 f"the budget must be one that trimming can reach, got {self.budget_ms:.3g} ms; after {before.step} steps "
-                f"no change makes the network faster than {before.ms:.3g} ms: give a larger budget"
+                f"no change makes the network faster than {before.ms:.3g} ms: give a larger budget{elsewhere}"
             )
         self.family.events.note(f"no change makes the network of step {before.step} faster: trimming ends there")
 

@@ -12,7 +12,7 @@ from latency.settings import RuntimeSettings
 from nas.calibration import TOLERATED, TRIES, Calibrated, Measured, measure_beside, measure_start
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
-from nas.errors import BudgetError
+from nas.errors import BudgetError, StudyError
 from nas.evaluation import evaluate
 from nas.prediction import Model
 from nas.proposals import fastest
@@ -163,15 +163,13 @@ class Family:
         """The record of a step that was made before, None if there is none.
 
         Raises:
-            BudgetError: it is damaged.
+            StudyError: it is damaged.
         """
         content = self.run.read_json(f"step-{number:02}.json")
         try:
             return None if content is None else Step(**content)
         except TypeError:
-            raise BudgetError(
-                f"{self.run.path}: the record of step {number} is damaged; choose another --out"
-            ) from None
+            raise StudyError(f"{self.run.path}: the record of step {number} is damaged; choose another --out") from None
 
     def keep(self, step: Step) -> Step:
         """Write a step's record: from here on it is done."""

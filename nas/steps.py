@@ -7,6 +7,7 @@ from typing import Literal, Protocol, get_args
 from nas.choice import Rule
 from nas.errors import BudgetError
 from nas.recipe import Recipe
+from nas.reductions import parse_reduction
 
 Method = Literal["netadapt", "uniform"]
 Criterion = Literal["l2", "taylor"]
@@ -69,6 +70,12 @@ class Settings:
         for name, kinds in (("method", Method), ("rule", Rule), ("importance", Criterion)):
             if getattr(self, name) not in get_args(kinds):
                 raise BudgetError(f"--{name} must be one of {', '.join(get_args(kinds))}, got {getattr(self, name)!r}")
+        if self.method == "uniform" and self.max_accuracy_drop is not None:
+            raise BudgetError("a width multiplier needs --budget-ms or --budget-ratio, got --max-accuracy-drop")
+        if self.reduction is not None:
+            parse_reduction(self.reduction)
+        if not 0 < self.decay <= 1:
+            raise BudgetError(f"--decay must be above 0 and at most 1, got {self.decay:g}")
         for name, least in (("workers", 1), ("measure_every", 1), ("audit_every", 0)):
             if getattr(self, name) < least:
                 raise BudgetError(f"--{name.replace('_', '-')} must be at least {least}, got {getattr(self, name)}")

@@ -23,14 +23,12 @@ def uniform(family: Family) -> list[Step]:
     """The start, and the network with the largest width multiplier that meets the budget on the device.
 
     Raises:
-        BudgetError: accuracy is the limit, the start meets the budget already, or no multiplier does.
+        BudgetError: the start meets the budget already, or no multiplier does.
         ModelError: model and device differ beyond correction.
         DeviceError: the device is lost.
         UnstableMeasurement: the device does not settle.
     """
     start = family.first()
-    if family.settings.max_accuracy_drop is not None:
-        raise BudgetError("a width multiplier needs --budget-ms or --budget-ratio, got --max-accuracy-drop")
     budget_ms = family.reachable_budget_ms(start)
     assert budget_ms is not None
     return [start, family.kept(1) or _scaled(family, start, budget_ms)]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,7 @@ from rich.table import Table
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
-from nas.cli.running import Shown, model_of
+from nas.cli.running import MODEL_FILE, Shown, model_of
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -99,7 +101,6 @@ def netadapt(
     if method == "uniform":
         _refuse_steps(context)
     where, start = load_target(target), load_checkpoint(checkpoint)
-    device = None if where.basis == "published" else where.open()
     settings = Settings(
         budget_ms=budget_ms,
         budget_ratio=budget_ratio,
@@ -115,6 +116,7 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
+    device = None if where.basis == "published" else where.open()
     distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, images)
@@ -141,7 +143,8 @@ def netadapt(
                 settings=settings,
                 events=Shown(bar),
             )
-            steps, outcome = _trim(family, long, distillation, threads)
+            with _withdrawn_if_impossible(run):
+                steps, outcome = _trim(family, long, distillation, threads)
         report = _report(family, steps, outcome)
         run.write_json("result.json", report)
         report["figures"] = _drawn(run)
@@ -150,6 +153,20 @@ def netadapt(
         show_json(report)
     else:
         _show(report)
+
+
+@contextmanager
+def _withdrawn_if_impossible(run: "Run") -> Iterator[None]:
+    """A request that proves impossible leaves its folder to another one, unless steps lie there already."""
+    from latency.errors import UnmeasuredKernel
+    from nas.errors import BudgetError
+
+    try:
+        yield
+    except (BudgetError, UnmeasuredKernel):
+        if not run.file("step-01.json").exists():
+            run.withdraw(MODEL_FILE, "step-00.json", "step-00.pt")
+        raise
 
 
 def _refuse_steps(context: typer.Context) -> None:

@@ -489,6 +489,13 @@ def test_budgets_that_make_no_sense(tmp_path: Path) -> None:
         ({"budget_ms": 1.0, "rule": "luck"}, "--rule must be one of accuracy, ratio, got 'luck'"),
         ({"budget_ms": 1.0, "method": "x"}, "--method must be one of netadapt, uniform"),
         ({"budget_ms": 1.0, "importance": "x"}, "--importance must be one of l2, taylor"),
+        ({"budget_ms": 1.0, "reduction": "much"}, "--step must be milliseconds .* or a fraction .*, got 'much'"),
+        ({"budget_ms": 1.0, "decay": 0.0}, "--decay must be above 0 and at most 1, got 0"),
+        ({"budget_ms": 1.0, "decay": 1.1}, "--decay must be above 0 and at most 1, got 1.1"),
+        (
+            {"max_accuracy_drop": 0.1, "method": "uniform"},
+            "needs --budget-ms or --budget-ratio, got --max-accuracy-drop",
+        ),
         ({"budget_ms": 1.0, "workers": 0}, "--workers must be at least 1, got 0"),
     ],
 )

@@ -46,11 +46,5 @@ def test_one_that_falls_short_is_refused() -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1ms", "1.5", "ms", "much", "inf", "nan"])
 def test_refusals(text: str) -> None:
-    with pytest.raises(BudgetError, match="a reduction must be"):
+    with pytest.raises(BudgetError, match="--step must be"):
         parse_reduction(text)
-
-
-@pytest.mark.parametrize("decay", [0, 1.1, -1])
-def test_decay_out_of_range(decay: float) -> None:
-    with pytest.raises(BudgetError, match="decay must be above 0"):
-        reductions(None, decay=decay, start_ms=2, budget_ms=1)

@@ -84,6 +84,7 @@ def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.M
     save_checkpoint(Path("silu.pt"), trained)
     command = ("netadapt", "silu.pt", "--target", "pixel6", "--budget-ratio", 0.5, *QUICK, "--out", "silu")
     assert "no network published for 'pixel6' has 'activation silu'" in nas.error(*command)
+    assert [path.name for path in Path("silu").iterdir()] == [".lock"]
 
 
 class Lost(FakeDevice):
@@ -110,6 +111,17 @@ def test_a_device_that_is_lost_in_the_middle(nas: Shell, start: str, monkeypatch
     assert result["measured_ms"] <= result["budget_ms"]
 
 
+def test_a_budget_that_proves_impossible_leaves_the_folder_to_another(nas: Shell, start: str) -> None:
+    for method, options in (("netadapt", QUICK), ("uniform", BRIEF)):
+        for budget_ms, reason in ((1e-6, "the fastest reachable is about"), (1000, "there is nothing to trim")):
+            assert reason in nas.error(
+                "netadapt", start, "--method", method, "--budget-ms", budget_ms, *options, "--out", "run"
+            )
+            assert [path.name for path in Path("run").iterdir()] == [".lock"]
+    result = nas.json("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", *BRIEF, "--out", "run")
+    assert result["measured_ms"] <= result["budget_ms"]
+
+
 def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
     ratio = ("--budget-ratio", 0.9)
     assert "exactly one limit is needed" in nas.error("netadapt", start)
@@ -119,7 +131,10 @@ def test_wrong_input_is_one_line(nas: Shell, start: str) -> None:
     assert "there is no such file" in nas.error("netadapt", start, *ratio, "--data", "nowhere")
     assert "share of distillation" in nas.error("netadapt", start, *ratio, "--distill", 2)
     assert "pixle" in nas.error("netadapt", start, *ratio, "--target", "pixle")
-    assert "must be milliseconds (0.5ms) or a fraction" in nas.error("netadapt", start, *ratio, "--step", "x", *QUICK)
+    assert "must be milliseconds (0.5ms) or a fraction" in nas.error(
+        "netadapt", start, *ratio, "--step", "x", *QUICK, "--out", "early"
+    )
+    assert not Path("early").exists(), "what can be seen at once is not found out after profiling"
     uniform = ("netadapt", start, *ratio, "--method", "uniform")
     unreachable = ("netadapt", start, "--target", "pixel6", "--budget-ratio", 0.5, "--method", "uniform", *BRIEF)
     assert "the fastest reachable is about" in nas.error(*unreachable, "--out", "far")
