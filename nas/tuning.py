@@ -76,8 +76,8 @@ class Tuner:
                     scores[index] = _tune(job, self.data, device=_devices(1)[0], stop=lambda: False)
                 on_done(index + 1)
             return scores
-        futures = {self.executor.submit(_tune_here, job): index for index, job in enumerate(jobs)}
-        try:
+        try:  # one that ended between two calls is noticed where jobs are handed out
+            futures = {self.executor.submit(_tune_here, job): index for index, job in enumerate(jobs)}
             for done, future in enumerate(as_completed(futures), start=1):
                 scores[futures[future]] = future.result()
                 on_done(done)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -33,7 +34,7 @@ from nas.recipe import Recipe
 from nas.reductions import STEPS, reductions
 from nas.steps import Step
 from nas.teachers import checkpoint_teacher
-from nas.tuning import Job, Score, Tuner
+from nas.tuning import Job, Score, Tuner, open_tuner
 from nas.uniform import uniform
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
@@ -284,6 +285,22 @@ def test_kill_9(tmp_path: Path) -> None:
     assert all(same(tmp_path / "calm" / step.checkpoint, folder / step.checkpoint) for step in steps)
     assert same(got.checkpoint, wanted.checkpoint)
     assert (got.accuracy, got.measured_ms) == (wanted.accuracy, wanted.measured_ms)
+
+
+def test_a_worker_that_ends_while_it_has_nothing_to_do_is_told_in_one_line(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "a.pt", trained())
+    jobs = [
+        Job(start=tmp_path / "a.pt", result=tmp_path / f"{number}.pt", recipe=SHORT, seed=0, skip_images=0)
+        for number in range(2)
+    ]
+    with open_tuner(DATA, workers=2) as tuner:
+        assert all(tuner.run(jobs, on_done=lambda done: None))
+        for worker in multiprocessing.active_children():
+            worker.kill()
+            worker.join()
+        for _ in range(2):  # the second time it is known before anything is handed out
+            with pytest.raises(TrainingError, match=r"a worker process ended, .* fewer --workers"):
+                tuner.run(jobs, on_done=lambda done: None)
 
 
 def _running(process: Path) -> bool:
