@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from nas.calibration import TOLERATED
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.distillation import Distillation
 from nas.evaluation import evaluate
@@ -22,7 +23,7 @@ class Outcome:
     """What trimming came to.
 
     Attributes:
-        step: the step whose network was kept; 0 if the start was.
+        step: the step whose network was kept, as it is recorded now; 0 if the start was.
         checkpoint: the finished network.
         accuracy: on the test split.
         start_accuracy: of the untrimmed network there.
@@ -57,6 +58,10 @@ def finish(
         recipe: of the long fine-tune.
         distillation: from the untrimmed network, say; None: labels alone.
         threads: that the fine-tune computes on; another number rounds otherwise.
+
+    Raises:
+        DeviceError: the device is lost; what was fine-tuned is kept.
+        UnstableMeasurement: the network that is kept was not measured yet, and the device does not settle.
     """
     least = family.least_accuracy(steps[0])
     kept, path, accuracy = steps[0], family.run.file(steps[0].checkpoint), steps[0].accuracy
@@ -68,11 +73,8 @@ def finish(
             break
         family.events.note(f"step {step.step}: {score:.1%} after its long fine-tune, {least:.1%} is asked for")
     checkpoint = load_checkpoint(path)
-    measured_ms = kept.measured_ms
-    if measured_ms is None:
-        family.events.progress("measuring the trimmed network", 0, None)
-        found = family.measured(checkpoint, kept.predicted_ms)
-        measured_ms = found.ms if found else None
+    if kept.measured_ms is None:
+        kept = _measured(family, kept, checkpoint)
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
     return Outcome(
@@ -81,7 +83,7 @@ def finish(
         accuracy=on_test,
         start_accuracy=_on_test(family, family.start),
         validation_accuracy=accuracy,
-        measured_ms=measured_ms,
+        measured_ms=kept.measured_ms,
     )
 
 
@@ -112,6 +114,17 @@ def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillat
     family.save(path.name, dataclasses.replace(result.checkpoint, metrics=metrics))
     state_file.unlink(missing_ok=True)
     return path
+
+
+def _measured(family: Family, step: Step, checkpoint: Checkpoint) -> Step:
+    """The step with what its network takes on the device, where there is one; recorded, so that it is measured once."""
+    family.events.progress("measuring the trimmed network", 0, None)
+    found = family.measured(checkpoint, step.predicted_ms)
+    if found is None:
+        return step
+    if abs(found.ms / step.predicted_ms - 1) > TOLERATED:
+        family.events.note(f"step {step.step}: predicted {step.predicted_ms:.3g} ms, measured {found.ms:.3g} ms")
+    return family.keep(dataclasses.replace(step, measured_ms=found.ms, drift=found.drift))
 
 
 def _on_test(family: Family, checkpoint: Checkpoint) -> float:

@@ -194,7 +194,8 @@ def _trim(
     from nas.uniform import uniform
 
     steps = adapt(family) if family.settings.method == "netadapt" else uniform(family)
-    return steps, finish(family, steps, recipe=long, distillation=distillation, threads=threads)
+    outcome = finish(family, steps, recipe=long, distillation=distillation, threads=threads)
+    return [outcome.step if step.step == outcome.step.step else step for step in steps], outcome
 
 
 def _limit(settings: "Settings") -> str:

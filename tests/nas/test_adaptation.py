@@ -1,5 +1,6 @@
 """Trimming: it chooses what brute force chooses, meets its budget, survives being killed, and says what cannot be."""
 
+import dataclasses
 import itertools
 import json
 import multiprocessing
@@ -312,14 +313,29 @@ def _running(process: Path) -> bool:
 
 
 def test_smallest_network_within_a_drop_of_accuracy(tmp_path: Path) -> None:
-    trimmed = family(tmp_path, budget_ratio=None, max_accuracy_drop=0.1, reduction="0.15")
+    asked = {"budget_ratio": None, "max_accuracy_drop": 0.1, "reduction": "0.15", "measure_every": 99}
+    trimmed = family(tmp_path, **asked)
     steps = netadapt(trimmed)
     outcome = finish(trimmed, steps, recipe=LONG)
     least = steps[0].accuracy - 0.1
     assert outcome.validation_accuracy >= least
     tried = [step for step in steps if step.step > outcome.step.step]
     assert all(load_checkpoint(tmp_path / f"final-{step.step:02}.pt").metrics["accuracy"] < least for step in tried)
-    assert all(step.accuracy < least for step in steps[-2:]) or outcome.step is steps[-1]
+    assert all(step.accuracy < least for step in steps[-2:]) or outcome.step.step == steps[-1].step
+    assert outcome.step.step > 0
+    assert outcome.measured_ms == pytest.approx(fake_ms(load_checkpoint(outcome.checkpoint).architecture), rel=1e-3)
+    again = family(tmp_path, **asked, device=Lost(0))
+    assert finish(again, netadapt(again), recipe=LONG) == outcome, "what was measured in the end is not measured again"
+
+
+def test_where_the_end_is_not_as_predicted_that_is_told(tmp_path: Path) -> None:
+    events = Events()
+    trimmed = family(tmp_path, events=events)
+    start = dataclasses.replace(trimmed.first(), measured_ms=None, predicted_ms=1.5 * fake_ms(TINY))
+    outcome = finish(trimmed, [start], recipe=LONG)
+    assert outcome.measured_ms == pytest.approx(fake_ms(TINY), rel=1e-3)
+    assert trimmed.kept(0) == outcome.step
+    assert any(note.startswith("step 0: predicted") for note in events.notes)
 
 
 def test_where_accuracy_is_the_limit_trimming_goes_on_beyond_what_decaying_steps_add_up_to(
@@ -462,7 +478,9 @@ def test_a_start_of_unknown_kernels_is_refused_in_the_models_words(tmp_path: Pat
 class Lost(SlowDevice):
     """A device that is unplugged after some measurements."""
 
-    left = 2
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
 
     def measure(self, *args: Any, **options: Any) -> Any:
         if self.left == 0:
@@ -473,7 +491,7 @@ class Lost(SlowDevice):
 
 def test_a_device_lost_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="not there any more"):
-        netadapt(family(tmp_path / "lost", budget_ratio=0.8, measure_every=1, device=Lost()))
+        netadapt(family(tmp_path / "lost", budget_ratio=0.8, measure_every=1, device=Lost(2)))
     assert (tmp_path / "lost" / "step-01.json").exists()
     resumed = netadapt(family(tmp_path / "lost", budget_ratio=0.8, measure_every=1))
     assert timeless(resumed) == timeless(netadapt(family(tmp_path / "calm", budget_ratio=0.8, measure_every=1)))
