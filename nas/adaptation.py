@@ -113,6 +113,7 @@ class _Loop:
             folder=self.folder(number),
             events=family.events,
         )
+        images = tuner.images
         choice = contest.hold()
         chosen = proposals[choice.index]
         checkpoint = load_checkpoint(choice.checkpoint)
@@ -134,6 +135,7 @@ class _Loop:
             dominated=len(dominated),
             stopped=choice.stopped,
             audit=choice.audit,
+            images=tuner.images - images,
             seconds=time.perf_counter() - began,
         )
         family.events.note(

@@ -73,6 +73,7 @@ class Family:
                 measured_ms=found.ms if found else None,
                 drift=found.drift if found else None,
                 factor=fitted.factor,
+                images=0,
             )
         )
 

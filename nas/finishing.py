@@ -29,6 +29,7 @@ class Outcome:
         start_accuracy: of the untrimmed network there.
         validation_accuracy: on the split that steps were chosen by.
         measured_ms: on the device, at the speed that it had when the start was measured; None where there is none.
+        images: training images of the long fine-tunes, those of networks that did not come to be accurate enough included.
     """
 
     step: Step
@@ -37,6 +38,7 @@ class Outcome:
     start_accuracy: float
     validation_accuracy: float
     measured_ms: float | None
+    images: int
 
 
 def finish(
@@ -65,9 +67,11 @@ def finish(
     """
     least = family.least_accuracy(steps[0])
     kept, path, accuracy = steps[0], family.run.file(steps[0].checkpoint), steps[0].accuracy
+    images = 0
     for step in reversed(steps[1:]):
         tuned = _tune(family, step, recipe=recipe, distillation=distillation, threads=threads)
-        score = load_checkpoint(tuned).metrics["accuracy"]
+        metrics = load_checkpoint(tuned).metrics
+        score, images = metrics["accuracy"], images + int(metrics["images"])
         if least is None or score >= least:
             kept, path, accuracy = step, tuned, score
             break
@@ -84,6 +88,7 @@ def finish(
         start_accuracy=_on_test(family, family.start),
         validation_accuracy=accuracy,
         measured_ms=kept.measured_ms,
+        images=images,
     )
 
 

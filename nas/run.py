@@ -92,7 +92,7 @@ def network_of(path: Path) -> Path:
     Raises:
         StudyError: the folder is no run, or its run has no such network (yet).
     """
-    result = _read_json(path / "result.json") or {}
+    result = result_of(path)
     best = result.get("best")
     told = best.get("checkpoint") if isinstance(best, dict) else result.get("checkpoint") or result.get("path")
     if not isinstance(told, str):
@@ -104,6 +104,15 @@ def network_of(path: Path) -> Path:
         if candidate.exists():
             return candidate
     return named
+
+
+def result_of(path: Path) -> dict[str, Any]:
+    """What the run in a folder came to, as plain data; empty where it has not ended, or there is none.
+
+    Raises:
+        StudyError: the file is damaged.
+    """
+    return _read_json(path / "result.json") or {}
 
 
 def _match_or_write(run: Run) -> None:
@@ -129,7 +138,7 @@ def _match_or_write(run: Run) -> None:
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         content = json.loads(text)

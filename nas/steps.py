@@ -101,6 +101,7 @@ class Step:
         stopped: of them, stopped after the first rung.
         audit: validation accuracy that skipping dominated proposals and stopping hopeless ones would have cost; None where it
             was not looked at.
+        images: training images of all its short fine-tunes together; None where a version that did not count them made it.
         seconds: it took.
     """
 
@@ -117,6 +118,7 @@ class Step:
     dominated: int = 0
     stopped: int = 0
     audit: float | None = None
+    images: int | None = None
     seconds: float = 0.0
     drift: float | None = None
 

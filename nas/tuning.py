@@ -55,13 +55,14 @@ class Score:
     loss: float
 
 
-@dataclass(frozen=True)
+@dataclass
 class Tuner:
-    """Fine-tunes on one data set, until its `stop` is set."""
+    """Fine-tunes on one data set, until its `stop` is set; `images` counts those that its jobs are trained on."""
 
     data: Data
     workers: int
     executor: Executor | None = None
+    images: int = 0
 
     def run(self, jobs: Sequence[Job], *, on_done: Callable[[int], None]) -> list[Score | None]:
         """Scores in the order of the jobs; None for one whose loss became infinite. `on_done` hears how many are done.
@@ -70,6 +71,7 @@ class Tuner:
             TrainingError: a worker process ended.
         """
         scores: list[Score | None] = [None] * len(jobs)
+        self.images += sum(job.recipe.length(len(self.data.train)) for job in jobs)
         if self.executor is None:
             for index, job in enumerate(jobs):
                 with one_thread():

@@ -67,6 +67,7 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
             drift=found.drift if found else None,
             factor=model.factor,
             proposals=1,
+            images=0,
             seconds=time.perf_counter() - began,
         )
     )

@@ -61,6 +61,14 @@ def netadapt(
     epochs: Annotated[
         float | None, typer.Option(help="Of the long fine-tune; by default 10, but at most 60,000 images.")
     ] = None,
+    images_of: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="With --method uniform, in place of --epochs: fine-tune on as many images as that trimming did in all, "
+            "short fine-tunes included.",
+        ),
+    ] = None,
     recipe: Annotated[str, typer.Option(help="Recipe of the long fine-tune: a shipped one, or a YAML file.")] = "full",
     distill: Annotated[
         float, typer.Option(help="Share of the long fine-tune's loss that the start's softened logits have.")
@@ -100,6 +108,7 @@ def netadapt(
 
     if method == "uniform":
         _refuse_steps(context)
+    spent = None if images_of is None else _spent(images_of, method=method, epochs=epochs)
     where, start = load_target(target), load_checkpoint(checkpoint)
     settings = Settings(
         budget_ms=budget_ms,
@@ -119,7 +128,7 @@ def netadapt(
     device = None if where.basis == "published" else where.open()
     distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
     images = _images(start, data, strict=strict)
-    long = _long(recipe, epochs, images)
+    long = _long(recipe, epochs, spent, images)
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,
@@ -225,14 +234,37 @@ def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
     return as_trained(data, start)
 
 
-def _long(source: str, epochs: float | None, data: "Data") -> "Recipe":
+def _spent(run: Path, *, method: str, epochs: float | None) -> int:
+    """Images that a trimming run fine-tuned on, in its short and its long fine-tunes together.
+
+    Raises:
+        BudgetError: the fine-tune that is asked for has a length already, or is no width multiplier's.
+        StudyError: it is no such run, has not ended, or a version that did not count them made it.
+    """
+    from nas.errors import BudgetError, StudyError
+    from nas.run import result_of
+
+    if method != "uniform" or epochs is not None:
+        raise BudgetError(
+            "--images-of says how long a width multiplier is fine-tuned: it goes with --method uniform, not with --epochs"
+        )
+    result = result_of(run)
+    images = result.get("images") if result.get("method") == "netadapt" else None
+    counts: list[Any] = [images.get(kind) for kind in ("short", "long")] if isinstance(images, dict) else [None]
+    if not all(isinstance(count, int) for count in counts):
+        raise StudyError(f"{run}: --images-of needs a run of `nas netadapt` that has ended and counted its images")
+    return int(sum(counts))
+
+
+def _long(source: str, epochs: float | None, spent: int | None, data: "Data") -> "Recipe":
     """The recipe of the long fine-tune, at the length that was asked for or at one that a laptop can bear."""
     from nas.recipe import load_recipe
 
     recipe = load_recipe(source)
     if epochs is not None:
         return dataclasses.replace(recipe, epochs=epochs, images=None)
-    return dataclasses.replace(recipe, epochs=None, images=min(round(LONG_EPOCHS * len(data.train)), LONG_IMAGES))
+    usual = min(round(LONG_EPOCHS * len(data.train)), LONG_IMAGES)
+    return dataclasses.replace(recipe, epochs=None, images=spent or usual)
 
 
 def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[str, Any]:
@@ -242,6 +274,7 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
     final = family.checkpoint(outcome.step).architecture
     moved = family.moved(steps)
     low, high = Calibrated(family.model, outcome.step.factor).interval(final, moved=moved)
+    counted = [step.images for step in steps if step.images is not None]
     return {
         "run": str(family.run.path),
         "checkpoint": str(outcome.checkpoint),
@@ -256,6 +289,7 @@ def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[s
         "high_ms": high,
         "measured_ms": outcome.measured_ms,
         "device_moved": moved,
+        "images": {"short": sum(counted) if len(counted) == len(steps) else None, "long": outcome.images},
         "step": outcome.step.step,
         "steps": [{**dataclasses.asdict(one), "checkpoint": str(family.run.file(one.checkpoint))} for one in steps],
     }
@@ -293,6 +327,9 @@ def _show(report: dict[str, Any]) -> None:
         f"({report['start_ms'] / ms:.2f}× faster), accuracy on the test split "
         f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
     )
+    images = report["images"]
+    if images["short"] is not None:
+        stdout.print(f"fine-tuned on {images['short']:,} images in the steps and {images['long']:,} in the end")
     stdout.print(f"checkpoint: {report['checkpoint']}")
     for path in report["figures"]:
         if path.endswith("path.svg"):

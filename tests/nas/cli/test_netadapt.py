@@ -61,6 +61,24 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     uniform = nas.json("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", *BRIEF, "--out", "uniform")
     assert "width multiplier" in uniform["steps"][1]["what"]
     assert uniform["measured_ms"] <= uniform["budget_ms"]
+    assert uniform["images"]["short"] == 0
+
+
+def test_a_width_multiplier_is_fine_tuned_on_as_many_images_as_a_trimming(nas: Shell, start: str) -> None:
+    trimmed = nas.json("netadapt", start, "--budget-ratio", 0.9, "--step", 0.06, *QUICK, "--out", "run")
+    images = trimmed["images"]
+    assert images["short"] == sum(step["images"] for step in trimmed["steps"]) > 0
+    assert images["long"] == load_checkpoint(Path(trimmed["checkpoint"])).metrics["images"]
+    uniform = ("netadapt", start, "--budget-ratio", 0.9, "--method", "uniform", "--importance", "l2", "--images-of")
+    scaled = nas.json(*uniform, "run", "--out", "uniform")
+    spent = images["short"] + images["long"]
+    assert spent - 32 < scaled["images"]["long"] <= spent, "as many whole batches"
+    assert nas.json(*uniform, "run", "--out", "uniform") == scaled
+    for other in ("start", "start/network.pt", "nowhere", "uniform"):
+        assert f"{other}: --images-of needs a run of `nas netadapt`" in nas.error(*uniform, other, "--out", "other")
+    for options in (("--method", "uniform", "--epochs", 1), ()):
+        refused = nas.error("netadapt", start, "--budget-ratio", 0.9, "--images-of", "run", *options)
+        assert "it goes with --method uniform, not with --epochs" in refused
 
 
 def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
