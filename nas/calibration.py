@@ -20,6 +20,9 @@ from nas.prediction import Model
 from nas.proposals import Predict
 from searchspace.architecture import Architecture, lower
 
+OnWait = Callable[[str], None]
+"""Hears whom or what a device is waited for."""
+
 EFFORT = Effort(processes=3, slices=12, limit_s=10.0)
 TOLERATED = 0.03
 """Relative difference between device and prediction up to which it counts as noise."""
@@ -96,16 +99,23 @@ class Measured:
 
 
 def measure_start(
-    device: Device, start: Checkpoint, settings: RuntimeSettings, *, as_expected: Callable[[float], bool]
+    device: Device,
+    start: Checkpoint,
+    settings: RuntimeSettings,
+    *,
+    as_expected: Callable[[float], bool],
+    on_wait: OnWait | None = None,
 ) -> Measured:
     """The start's time; taken again where it does not settle or is not `as_expected` (of milliseconds), then the fastest counts.
+
+    `on_wait` is as for `Device.reserve`.
 
     Raises:
         DeviceError: the device cannot run it.
     """
 
     def look() -> Measured:
-        (timing,) = _timed(device, [start], settings)
+        (timing,) = _timed(device, [start], settings, on_wait)
         return Measured(timing.low_ms, 1.0, timing.stable)
 
     return min(_tries(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
@@ -119,6 +129,7 @@ def measure_beside(
     *,
     start_ms: float,
     expected_ms: float,
+    on_wait: OnWait | None = None,
 ) -> Measured:
     """A network's time beside the start's.
 
@@ -132,13 +143,14 @@ def measure_beside(
         settings: how they run.
         start_ms: what the start took at first.
         expected_ms: what the network should take by the model.
+        on_wait: as for `Device.reserve`.
 
     Raises:
         DeviceError: the device cannot run it.
     """
 
     def look() -> Measured:
-        first, timing = _timed(device, [start, network], settings)
+        first, timing = _timed(device, [start, network], settings, on_wait)
         drift = first.low_ms / start_ms
         return Measured(timing.low_ms / drift, drift, first.stable and timing.stable)
 
@@ -161,10 +173,13 @@ def _tries(look: Callable[[], Measured], undisturbed: Callable[[Measured], bool]
     return tries
 
 
-def _timed(device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings) -> list[Timing]:
+def _timed(
+    device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings, on_wait: OnWait | None
+) -> list[Timing]:
     """Times on the device, in turns, as the networks would be deployed (8-bit weights are made up: they take the same time)."""
     if settings.precision == "fp32":
         models = [onnx_model(network) for network in networks]
     else:
         models = [stand_in(lower(network.architecture), settings.precision) for network in networks]
-    return device.measure(models, settings=settings, effort=EFFORT)
+    with device.reserve("measuring", on_wait=on_wait):
+        return device.measure(models, settings=settings, effort=EFFORT)

@@ -84,7 +84,11 @@ class Family:
         if self.device is None:
             return None, model
         found = measure_start(
-            self.device, self.start, self.runtime, as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED
+            self.device,
+            self.start,
+            self.runtime,
+            as_expected=lambda ms: abs(ms / expected_ms - 1) <= TOLERATED,
+            on_wait=self._waiting,
         )
         if not found.stable:
             raise _unsettled(self.device)
@@ -105,13 +109,23 @@ class Family:
         if self.device is None:
             return None
         found = measure_beside(
-            self.device, self.start, network, self.runtime, start_ms=self.first().ms, expected_ms=expected_ms
+            self.device,
+            self.start,
+            network,
+            self.runtime,
+            start_ms=self.first().ms,
+            expected_ms=expected_ms,
+            on_wait=self._waiting,
         )
         if found.stable:
             return found
         if needed:
             raise _unsettled(self.device)
         return None
+
+    def _waiting(self, what: str) -> None:
+        assert self.device is not None
+        self.events.note(f"waiting for {self.device.name}: {what}")
 
     def moved(self, steps: Sequence[Step]) -> float:
         """How far the device moved in this run at most, as |ln(time then ÷ time at first)| of the start."""

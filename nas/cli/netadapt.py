@@ -139,7 +139,7 @@ def netadapt(
         "threads": threads,
     }
     folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
-    with open_run(folder, kind="netadapt", request=request) as run:
+    with open_run(folder, kind="netadapt", request=request) as run, _said_to_go_on():
         model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
             family = Family(
@@ -162,6 +162,17 @@ def netadapt(
         show_json(report)
     else:
         _show(report)
+
+
+@contextmanager
+def _said_to_go_on() -> Iterator[None]:
+    """Where the device fails in the middle, what becomes of the run is told beside the reason."""
+    from latency.errors import DeviceError, LatencyError, UnstableMeasurement
+
+    try:
+        yield
+    except (DeviceError, UnstableMeasurement) as error:
+        raise LatencyError(f"{error}; what was done is kept, the same command goes on from there") from error
 
 
 @contextmanager

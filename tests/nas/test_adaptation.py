@@ -494,6 +494,21 @@ class Lost(SlowDevice):
         return super().measure(*args, **options)
 
 
+class Busy(SlowDevice):
+    """Always in somebody else's hands at first."""
+
+    def reserve(self, purpose: str, *, on_wait: Callable[[str], None] | None = None) -> Any:
+        if on_wait is not None:
+            on_wait("process 7, profiling")
+        return super().reserve(purpose)
+
+
+def test_whom_it_waits_for_is_told(tmp_path: Path) -> None:
+    events = Events()
+    steps = netadapt(family(tmp_path, measure_every=1, device=Busy(), events=events))
+    assert events.notes.count("waiting for fake: process 7, profiling") == sum(step.drift is not None for step in steps)
+
+
 def test_a_device_lost_in_the_middle(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match="not there any more"):
         netadapt(family(tmp_path / "lost", budget_ratio=0.8, measure_every=1, device=Lost(2)))

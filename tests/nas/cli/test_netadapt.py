@@ -13,7 +13,7 @@ import torch
 from latency.errors import DeviceError
 from latency.fake import FakeDevice
 from latency.target import Target
-from latency.timing import Timing
+from latency.timing import Slice, Timing
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.deployment import random_checkpoint
 from searchspace.architecture import Architecture
@@ -117,14 +117,35 @@ class Lost(FakeDevice):
         return super().measure(models, **options)
 
 
+class Restless(FakeDevice):
+    """A device on which every other slice takes twice as long."""
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        return [
+            Timing(
+                tuple(
+                    Slice(tuple(ns * (1 + number % 2) for ns in part.ns), part.probe_ns)
+                    for number, part in enumerate(one.slices)
+                )
+            )
+            for one in super().measure(models, **options)
+        ]
+
+
 def test_a_device_that_is_lost_in_the_middle(nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("netadapt", start, "--budget-ratio", 0.9, "--measure-every", 1, *QUICK, "--out", "run")
     device = Lost("host")
     with monkeypatch.context() as unplugged:
         unplugged.setattr(Target, "open", lambda target: device)
-        assert "is not there any more" in nas.error(*command)
+        refused = nas.error(*command)
+        assert "is not there any more; what was done is kept, the same command goes on from there" in refused
     assert Path("run/step-00.json").exists()
     assert not Path("run/step-01.json").exists()
+    with monkeypatch.context() as busy:
+        busy.setattr(Target, "open", lambda target: Restless(target.name))
+        refused = nas.error(*command)
+        assert "host: a measurement must settle to be believed" in refused
+        assert "the same command goes on from there" in refused
     result = nas.json(*command)
     assert result["measured_ms"] <= result["budget_ms"]
 
