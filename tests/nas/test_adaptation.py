@@ -103,11 +103,21 @@ def use_oracle(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
     return seen
 
 
-def reachable(architecture: Architecture) -> list[Architecture]:
-    """Every network that one width, widths of a stage, or a dropped block away."""
+def changes(architecture: Architecture) -> list[list[Architecture]]:
+    """Every network that is one change away: those of each width, of the widths of each stage, and of each block that can go."""
     found = widths(architecture)
-    singles = [set_widths(architecture, [(width, count)]) for width in found for count in range(1, width.count)]
-    return singles + [drop_block(architecture, index) for index in droppable(architecture)]
+    put_out = [width for width in found if width.fields[-1].endswith(".cout")]
+    stages = [pair for pair in itertools.combinations(put_out, 2) if pair[0].count == pair[1].count]
+    narrowed = [
+        [set_widths(architecture, [(width, count) for width in group]) for count in range(1, group[0].count)]
+        for group in [*((width,) for width in found), *stages]
+    ]
+    return narrowed + [[drop_block(architecture, index)] for index in droppable(architecture)]
+
+
+def reachable(architecture: Architecture) -> list[Architecture]:
+    """The same in one list."""
+    return [one for group in changes(architecture) for one in group]
 
 
 @pytest.mark.parametrize("rule", ["accuracy", "ratio"])
@@ -156,6 +166,37 @@ def test_every_proposal_is_faster_than_the_network_before(tmp_path: Path) -> Non
         found = loop._proposals(trained(), unmeasured(start_ms), fake_ms)
         assert {one.kind for one in found} >= {"width", "block"}
         assert all(one.predicted_ms < start_ms for one in found)
+
+
+def test_wherever_a_path_leads_its_best_proposal_is_the_best_of_all_changes(tmp_path: Path) -> None:
+    """Not only on the path that is chosen: at every network that any sequence of proposals reaches on its way to the budget."""
+    start_ms = fake_ms(TINY)
+    budget_ms = 0.4 * start_ms
+    schedule = reductions("0.05", decay=0.96, start_ms=start_ms, budget_ms=budget_ms)
+    loop = adaptation._Loop(family(tmp_path), schedule, budget_ms)
+    seen, todo = {TINY}, [TINY]
+    while todo:
+        architecture = todo.pop()
+        now_ms = fake_ms(architecture)
+        if now_ms <= budget_ms:
+            continue
+        start = random_checkpoint(architecture)
+        found = loop._proposals(start, unmeasured(now_ms), fake_ms)
+        if not found:
+            assert min(map(fake_ms, reachable(architecture)), default=now_ms) >= now_ms
+            continue
+        goal_ms = max(schedule.goal_ms(now_ms), budget_ms)
+        ways = sum(any(fake_ms(one) <= goal_ms for one in group) for group in changes(architecture))
+        if ways >= adaptation.CHOICE * len(widths(architecture)):
+            assert len(found) == ways
+        else:  # fewer than it wants: its goal was nearer
+            goal_ms = max(one.predicted_ms for one in found)
+        best = max(oracle(one) for one in reachable(architecture) if fake_ms(one) <= goal_ms)
+        assert max(oracle(one.architecture) for one in found) == pytest.approx(best)
+        new = {one.architecture for one in found} - seen
+        seen |= new
+        todo += new
+    assert len(seen) > 30
 
 
 def test_where_few_layers_take_enough_for_a_step_it_is_made_smaller(tmp_path: Path) -> None:
