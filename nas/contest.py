@@ -1,4 +1,7 @@
-"""One step's proposals against each other: made, fine-tuned in two rungs, and one of them chosen."""
+"""One step's proposals against each other: made, judged untrained, the hopeful ones fine-tuned, and one of them chosen.
+
+Once its statistics fit (`nas.normalisation`), a trimmed network's accuracy tells before any training what is hopeless.
+"""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -14,8 +17,8 @@ from nas.slicing import Slicer
 from nas.steps import Events, Settings, Step
 from nas.tuning import Job, Score, Tuner
 
-FIRST_RUNG = 0.25  # of a short fine-tune, after which hopeless proposals are stopped
-JUDGED = 500  # hold-out images at least that the first rung is judged on; it takes no more than the same share of all
+SHARE = 4  # the first look takes one in so many hold-out images
+JUDGED = 500  # but so many at least
 
 
 @dataclass(frozen=True)
@@ -109,25 +112,21 @@ class Contest:
             self.events.progress(f"step {self.number}: making proposals", done, len(indices))
 
     def _rung(self, rung: int, indices: Sequence[int]) -> list[Score | None]:
-        settings = self.settings
-        whole = settings.short.length(len(self.data.train))
-        early = max(1, round(FIRST_RUNG * whole))
-        seen = (self.number - 1) * whole + (early if rung else 0)
-        images = whole - early if rung else early
-        recipe = dataclasses.replace(settings.short, images=max(images, 1), epochs=None)
-        part = max(1, min(round(1 / FIRST_RUNG), len(self.data.validation) // JUDGED))
+        """Scores of these proposals: untrained (0), or fine-tuned (1)."""
+        short = self.settings.short
+        images = short.length(len(self.data.train))
         jobs = [
             Job(
                 start=self.result(index, 0) if rung else self.folder / f"{index:03}.start.pt",
                 result=self.result(index, rung),
-                recipe=recipe,
-                seed=settings.seed,
-                skip_images=seen,
-                judge_every=1 if rung else part,
+                recipe=dataclasses.replace(short, images=images, epochs=None) if rung else None,
+                seed=self.settings.seed,
+                skip_images=(self.number - 1) * images,
+                judge_every=1 if rung else max(1, min(SHARE, len(self.data.validation) // JUDGED)),
             )
             for index in indices
         ]
-        what = f"step {self.number}: {'hopeful proposals' if rung else 'proposals'} fine-tuned"
+        what = f"step {self.number}: " + ("hopeful proposals fine-tuned" if rung else "proposals judged")
         self.events.progress(what, 0, len(jobs))
         return self.tuner.run(jobs, on_done=lambda done: self.events.progress(what, done, len(jobs)))
 

@@ -2,8 +2,9 @@
 
 As in NetAdapt (arXiv 1804.03230) each width is narrowed by itself, to the widest count that meets the step's goal; as in
 MobileNetV3 (arXiv 1905.02244 section 4.2) the widths that the blocks of a stage put out are also narrowed together; and a
-residual block may go as a whole. Latency over a count is a staircase with steps up as well as down, so counts are tried one
-after the other, never bisected.
+residual block may go as a whole. Beyond the papers, all widths inside the blocks of a stage, or all of the network, are scaled by
+one multiplier, since no single layer may bear a large step. Latency over a count is a staircase with steps up as well as down,
+so counts are tried one after the other, never bisected.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,6 +18,8 @@ Predict = Callable[[Architecture], float]
 """Milliseconds of an architecture; infinite where they cannot be told."""
 
 STAGE_FIELDS = ("cout", "expand1x1", "expand3x3")  # what blocks put out, as against what they have inside
+GRID = 400  # multipliers that are tried, evenly spaced below 1
+DIVISOR = 8  # counts that are a multiple of it stay so, if the goal can be met like that
 LOOKED_AT = 16  # narrowest counts among which the fastest network is looked for
 
 
@@ -25,7 +28,7 @@ class Proposal:
     """One change.
 
     Attributes:
-        kind: a single width, all widths of a stage, or a whole block.
+        kind: a single width, one count for all widths of a stage, one multiplier for several widths, or a whole block.
         what: the change for people, as in ``blocks.3.hidden 96 → 72``.
         counts: units that stay of each width that is narrowed, by its name.
         dropped: position of the block that goes, or None.
@@ -33,7 +36,7 @@ class Proposal:
         predicted_ms: its latency.
     """
 
-    kind: Literal["width", "stage", "block"]
+    kind: Literal["width", "stage", "scale", "block"]
     what: str
     counts: Mapping[str, int]
     dropped: int | None
@@ -46,6 +49,8 @@ def propose(architecture: Architecture, predict: Predict, goal_ms: float) -> lis
     found = widths(architecture)
     groups = [("width", (width,)) for width in found] + [("stage", stage) for stage in stages(architecture, found)]
     proposals = [_narrowed(architecture, kind, group, predict, goal_ms) for kind, group in groups]  # type: ignore[arg-type]
+    scales = [*insides(architecture, found), *([tuple(found)] if len(found) > 1 else [])]
+    proposals += [_scaled(architecture, group, predict, goal_ms) for group in scales]
     proposals += [_dropped(architecture, index, predict, goal_ms) for index in droppable(architecture)]
     return [proposal for proposal in proposals if proposal is not None]
 
@@ -68,14 +73,37 @@ def dominated_ones(architecture: Architecture, proposals: Sequence[Proposal]) ->
 
 def stages(architecture: Architecture, found: Iterable[Width]) -> list[tuple[Width, ...]]:
     """Widths of one count that blocks at one resolution put out, wherever there are several."""
-    ops = {op.name: op for op in lower(architecture)}
-    groups: dict[tuple[object, ...], list[Width]] = {}
-    for width in found:
-        key = width.fields[-1].rsplit(".", 1)[-1]
-        if key in STAGE_FIELDS:
-            place = ops[width.places[0].op].shape
-            groups.setdefault((key, place.height, place.width, width.count), []).append(width)
-    return [tuple(group) for group in groups.values() if len(group) > 1]
+    return _grouped(architecture, found, lambda field, width: (field, width.count) if field in STAGE_FIELDS else None)
+
+
+def insides(architecture: Architecture, found: Iterable[Width]) -> list[tuple[Width, ...]]:
+    """Widths inside the blocks at one resolution, wherever there are several."""
+    return _grouped(architecture, found, lambda field, _: () if field not in STAGE_FIELDS else None)
+
+
+def scaled(
+    architecture: Architecture, group: Sequence[Width], predict: Predict, goal_ms: float
+) -> tuple[float, dict[str, int]] | None:
+    """The largest multiplier of these widths whose network meets the goal, and the count of each width then; None if none does."""
+    for divisor in (DIVISOR, 1):
+        before: dict[str, int] = {}
+        for step in range(GRID - 1, 0, -1):
+            counts = {width.name: multiplied(width, step / GRID, divisor) for width in group}
+            if counts == before or all(counts[width.name] == width.count for width in group):
+                continue
+            before = counts
+            if predict(set_widths(architecture, [(width, counts[width.name]) for width in group])) <= goal_ms:
+                return step / GRID, counts
+    return None
+
+
+def multiplied(width: Width, multiplier: float, divisor: int) -> int:
+    """The scaled count; heads of an attention are left as they are, as the families do."""
+    if width.name.endswith(".heads"):
+        return width.count
+    if width.count % divisor:
+        divisor = 1
+    return max(divisor, round(multiplier * width.count / divisor) * divisor)
 
 
 def fastest(architecture: Architecture, predict: Predict) -> tuple[Architecture, float]:
@@ -112,6 +140,32 @@ def _narrowed(
             what = f"{names} {group[0].count} → {count}"
             return Proposal(kind, what, {width.name: count for width in group}, None, narrower, ms)
     return None
+
+
+def _scaled(
+    architecture: Architecture, group: Sequence[Width], predict: Predict, goal_ms: float
+) -> Proposal | None:
+    found = scaled(architecture, group, predict, goal_ms)
+    if found is None:
+        return None
+    multiplier, counts = found
+    narrower = set_widths(architecture, [(width, counts[width.name]) for width in group])
+    what = f"{group[0].name} … {group[-1].name} × {multiplier:.3g}"
+    return Proposal("scale", what, counts, None, narrower, predict(narrower))
+
+
+def _grouped(
+    architecture: Architecture, found: Iterable[Width], key: Callable[[str, Width], tuple[object, ...] | None]
+) -> list[tuple[Width, ...]]:
+    """Widths at one resolution that have the same key, wherever there are several; those without one are left out."""
+    ops = {op.name: op for op in lower(architecture)}
+    groups: dict[tuple[object, ...], list[Width]] = {}
+    for width in found:
+        told = key(width.fields[-1].rsplit(".", 1)[-1], width)
+        if told is not None:
+            place = ops[width.places[0].op].shape
+            groups.setdefault((*told, place.height, place.width), []).append(width)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
 def _dropped(architecture: Architecture, index: int, predict: Predict, goal_ms: float) -> Proposal | None:

@@ -1,18 +1,21 @@
 """From a proposal to its network: the most important units of the step's start stay."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nas.checkpoint import Checkpoint
 from nas.data import Batches, Data
 from nas.importance import Importance, magnitude, most_important, taylor
+from nas.normalisation import observed, renormalised
 from nas.steps import Settings
 from nas.trimming import input_means, trim, without_block
 from nas.tuning import one_thread
 
 BATCHES, BATCH = 8, 64  # training images, as they are, that importances and means are taken from
+NORMALISED = 2  # of these batches, for the statistics of normalisations
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Slicer:
     start: Checkpoint
     importance: Importance
     means: Mapping[str, Tensor]
+    images: Tensor
+    expected: Checkpoint  # the start with these images' statistics
 
     @staticmethod
     def of(start: Checkpoint, data: Data, settings: Settings) -> "Slicer":
@@ -33,13 +38,21 @@ class Slicer:
         with one_thread():
             importance = taylor(start, batches) if settings.importance == "taylor" else magnitude(start)
             means = input_means(start.network(), (batch for batch, _ in batches))
-        return Slicer(start, importance, means)
+            few = torch.cat([batch for batch, _ in batches[:NORMALISED]])
+            return Slicer(start, importance, means, few, observed(start, few))
 
     def narrowed(self, counts: Mapping[str, int]) -> Checkpoint:
         """The network with so many units of each of these widths."""
         kept = {name: most_important(self.importance[name], count) for name, count in counts.items()}
-        return trim(self.start, kept, means=self.means)
+        return self._fitting(lambda wide: trim(wide, kept, means=self.means))
 
     def cut(self, counts: Mapping[str, int], dropped: int | None) -> Checkpoint:
         """The network of a proposal."""
-        return self.narrowed(counts) if dropped is None else without_block(self.start, dropped)
+        if dropped is None:
+            return self.narrowed(counts)
+        return self._fitting(lambda wide: without_block(wide, dropped))
+
+    def _fitting(self, change: Callable[[Checkpoint], Checkpoint]) -> Checkpoint:
+        """The changed network, with statistics that fit it."""
+        with one_thread():
+            return renormalised(change(self.start), change(self.expected), self.images)

@@ -5,6 +5,7 @@ A result is a checkpoint; one that is there already is not trained again. A work
 
 import contextlib
 import dataclasses
+import math
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ import torch
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.data import Data, Split
 from nas.errors import Diverged, TrainingError
+from nas.evaluation import evaluate
 from nas.recipe import Recipe
 from nas.training import train
 
@@ -33,7 +35,7 @@ class Job:
     Attributes:
         start: the checkpoint it starts from.
         result: where the fine-tuned checkpoint goes.
-        recipe: how.
+        recipe: how; None: it is judged as it is.
         seed: of order, augmentation and dropout.
         skip_images: of the endless shuffled stream of training images.
         judge_every: the network is judged on each image of the hold-out split whose position is a multiple of this.
@@ -41,7 +43,7 @@ class Job:
 
     start: Path
     result: Path
-    recipe: Recipe
+    recipe: Recipe | None
     seed: int
     skip_images: int
     judge_every: int = 1
@@ -156,10 +158,18 @@ def _tune(job: Job, data: Data, *, device: str, stop: Callable[[], bool]) -> Sco
     if job.result.exists():
         metrics = load_checkpoint(job.result).metrics
         return Score(metrics["accuracy"], metrics["loss"])
+    start, few = load_checkpoint(job.start), _thinned(data, job.judge_every)
+    if job.recipe is None:
+        judged = evaluate(start.network().to(device), few.validation, few)
+        if not math.isfinite(judged.loss):
+            return None
+        metrics = {"accuracy": judged.accuracy, "loss": judged.loss}
+        save_checkpoint(job.result, dataclasses.replace(start, metrics=metrics))
+        return Score(judged.accuracy, judged.loss)
     try:
         result = train(
-            load_checkpoint(job.start),
-            _thinned(data, job.judge_every),
+            start,
+            few,
             job.recipe,
             seed=job.seed,
             skip_images=job.skip_images,

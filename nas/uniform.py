@@ -1,6 +1,5 @@
 """The baseline that NetAdapt is compared with: one width multiplier for the whole network, as MobileNets are scaled."""
 
-import math
 import time
 
 from nas.calibration import Calibrated
@@ -8,14 +7,12 @@ from nas.checkpoint import Checkpoint
 from nas.errors import BudgetError
 from nas.evaluation import evaluate
 from nas.family import Family
-from nas.proposals import Predict
+from nas.proposals import Predict, multiplied, scaled
 from nas.slicing import Slicer
 from nas.steps import Step
 from nas.tuning import one_thread
-from searchspace.width import Width, set_widths, widths
+from searchspace.width import set_widths, widths
 
-GRID = 400  # multipliers that are tried, evenly spaced below 1
-DIVISOR = 8  # counts that are a multiple of it stay so, if the budget can be met like that
 TRIES = 5  # measurements until the budget is met on the device
 
 
@@ -79,26 +76,12 @@ def widest(start: Checkpoint, predict: Predict, budget_ms: float) -> tuple[float
     Raises:
         BudgetError: none does.
     """
-    found = widths(start.architecture)
-    least_ms = math.inf
-    for divisor in (DIVISOR, 1):
-        for step in range(GRID - 1, 0, -1):
-            multiplier = step / GRID
-            counts = {width.name: multiplied(width, multiplier, divisor) for width in found}
-            ms = predict(set_widths(start.architecture, [(width, counts[width.name]) for width in found]))
-            if ms <= budget_ms:
-                return multiplier, counts
-            least_ms = min(least_ms, ms)
+    group = widths(start.architecture)
+    found = scaled(start.architecture, group, predict, budget_ms)
+    if found is not None:
+        return found
+    least_ms = predict(set_widths(start.architecture, [(width, multiplied(width, 0.0, 1)) for width in group]))
     raise BudgetError(
         f"the budget must be one that a width multiplier can reach, got {budget_ms:.3g} ms; the fastest reachable is about "
         f"{least_ms:.3g} ms: give a larger budget"
     )
-
-
-def multiplied(width: Width, multiplier: float, divisor: int) -> int:
-    """The scaled count; heads of an attention are left as they are, as the families do."""
-    if width.name.endswith(".heads"):
-        return width.count
-    if width.count % divisor:
-        divisor = 1
-    return max(divisor, round(multiplier * width.count / divisor) * divisor)

@@ -11,6 +11,7 @@ read off between them. In the end everything is measured side by side, in turns.
     python run.py shapes  WORK --data DATA           # the rivals' networks of all sizes
     python run.py adapt   WORK --data DATA --seed 0  # and 1, 2: side by side
     python run.py tune    WORK --data DATA --seed 0  # long fine-tunes of all
+    python run.py longer  WORK --data DATA --seed 0  # five times as long ones of NetAdapt's and uniform scaling's networks
     python run.py measure WORK                       # all networks, after all adapt: some quiet minutes
     python run.py audit   WORK --data DATA --seed 0  # tries what was skipped, too
     python run.py record  WORK --data DATA
@@ -42,20 +43,19 @@ from latency.target import load_target
 from nas.adaptation import netadapt, trimming
 from nas.calibration import Calibrated
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from nas.contest import FIRST_RUNG
 from nas.data import Batches, Data, load_data
 from nas.data.dataset import Split
 from nas.deployment import onnx_model
 from nas.evaluation import as_trained, evaluate
 from nas.family import Family
 from nas.neighbours import neighbours
+from nas.proposals import DIVISOR, GRID, multiplied
 from nas.recipe import Recipe, load_recipe
 from nas.reductions import reductions
 from nas.run import open_run
 from nas.slicing import Slicer
 from nas.steps import Settings, Step
 from nas.training import train
-from nas.uniform import DIVISOR, GRID, multiplied
 from searchspace.architecture import Architecture, lower
 from searchspace.width import set_widths, widths
 
@@ -64,8 +64,9 @@ BUDGETS = (0.5, 0.35, 0.75)  # of the start's latency; the first one's steps are
 SEEDS = (0, 1, 2)
 EPOCHS = 2  # of the start
 HOLD_OUT = 1_500  # images that proposals are compared on, of the 5,000 that are held out
-SHORT = 128  # images of a short fine-tune
+SHORT = 256  # images of a short fine-tune
 LONG = 8_000  # images of NetAdapt's long one
+LONGER = 40_000  # images of another, after the same steps: whether what is won lasts; by NetAdapt and `uniform` only
 REDUCTION = "0.075"  # of the start's latency, in the first step: about eleven steps to 0.35
 MARGIN = 0.01  # of the latency, by which a rival's sizes are smaller and larger at least: the model errs
 EFFORT = Effort(processes=4, slices=12, limit_s=4.0)
@@ -198,15 +199,9 @@ def copy_step(work: Work, seed: int, step: Step, folder: Path, budget: float) ->
         shutil.copyfile(work.seed(seed) / f"netadapt-{budget}" / file, folder / file)
 
 
-def short_images(steps: Sequence[Step], data: Data) -> int:
+def short_images(steps: Sequence[Step]) -> int:
     """Images that all short fine-tunes of some steps have seen."""
-    whole = load_recipe("short").batch_size * (SHORT // load_recipe("short").batch_size)
-    early = round(FIRST_RUNG * whole)
-    total = 0
-    for step in steps[1:]:
-        tried = step.proposals - step.dominated
-        total += tried * early + (tried - step.stopped) * (whole - early)
-    return total
+    return SHORT * sum(step.proposals - step.dominated - step.stopped for step in steps[1:])
 
 
 # Rivals
@@ -260,17 +255,27 @@ def compared(work: Work, seed: int, budget: float) -> list[tuple[str, str, Path]
 # Long fine-tunes
 
 
-def tune(work: Work, seed: int) -> None:
+def tune(work: Work, seed: int, long: int = LONG) -> None:
     """Fine-tune every network of a seed for long, equally many images in all, and judge it on the test split."""
     data = work.data()
     for budget in work.budgets:
-        spent = short_images(work.steps(seed, budget), data)
+        spent = short_images(work.steps(seed, budget))
         for method, size, path in compared(work, seed, budget):
-            images = LONG if method == "netadapt" else LONG + spent
-            result = work.seed(seed) / f"{method}.{budget}.{size}.pt"
-            if not result.exists():
+            images = long if method == "netadapt" else long + spent
+            result = tuned_file(work, seed, budget, method, size, long)
+            if not result.exists() and (long == LONG or method in ("netadapt", "uniform")):
                 accuracy = tuned(path, result, data, images, seed)
                 print(seed, budget, method, size, images, f"{accuracy:.4f}", flush=True)
+
+
+def longer(work: Work, seed: int) -> None:
+    """The same networks of NetAdapt and of uniform scaling, fine-tuned for longer."""
+    tune(work, seed, LONGER)
+
+
+def tuned_file(work: Work, seed: int, budget: float, method: str, size: str, long: int) -> Path:
+    """Where a fine-tuned network is kept."""
+    return work.seed(seed) / f"{method}.{budget}.{size}{'' if long == LONG else f'.{long}'}.pt"
 
 
 def recipe(images: int) -> Recipe:
@@ -345,8 +350,8 @@ def record(work: Work, seed: int) -> None:
         }
     ]
     every = [(each, budget, *one) for each in SEEDS for budget in BUDGETS for one in compared(work, each, budget)]
-    for each, budget, method, size, before in every:
-        path = work.seed(each) / f"{method}.{budget}.{size}.pt"
+    for (each, budget, method, size, before), long in itertools.product(every, (LONG, LONGER)):
+        path = tuned_file(work, each, budget, method, size, long)
         if not path.exists():
             continue
         network, steps = load_checkpoint(path), work.steps(each, budget)
@@ -356,8 +361,9 @@ def record(work: Work, seed: int) -> None:
             "size": size,
             "budget": budget,
             "seed": each,
+            "long": long,
             "accuracy": network.metrics["test_accuracy"],
-            "images": network.metrics["images"] + (short_images(steps, data) if method == "netadapt" else 0),
+            "images": network.metrics["images"] + (short_images(steps) if method == "netadapt" else 0),
             **timings[str(before)],
             "macs": lower(network.architecture).macs,
             "architecture": network.architecture.to_dict(),
@@ -395,7 +401,7 @@ def seconds(folder: Path) -> dict[int, float]:
 
 
 def main() -> None:
-    parts = {part.__name__: part for part in (start, profile, shapes, adapt, tune, measure, audit, record)}
+    parts = {part.__name__: part for part in (start, profile, shapes, adapt, tune, longer, measure, audit, record)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=parts)
     parser.add_argument("work", type=Path)

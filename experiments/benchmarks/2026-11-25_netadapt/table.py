@@ -21,6 +21,19 @@ def main() -> None:
     results = [line for line in lines if line.get("kind") == "result"]
     (start,) = [line for line in lines if line.get("kind") == "start"]
     print(f"start: {100 * start['accuracy']:.2f} %, {start['ms']:.4f} ms\n")
+    for long in sorted({line["long"] for line in results}):
+        print(f"long fine-tune: {long} images")
+        compare([line for line in results if line["long"] == long])
+        print()
+    for line in budgets([line for line in results if line["long"] == min(one["long"] for one in results)], start):
+        print(line)
+    print()
+    for line in costs(lines):
+        print(line)
+
+
+def compare(results: Sequence[Line]) -> None:
+    """NetAdapt beside its rivals, after fine-tunes of one length."""
     for budget in sorted({line["budget"] for line in results}, reverse=True):
         ours = {line["seed"]: line for line in results if line["budget"] == budget and line["method"] == "netadapt"}
         row(budget, "netadapt", list(ours.values()))
@@ -32,12 +45,6 @@ def main() -> None:
                 pair = sorted((line for line in sizes if line["seed"] == seed), key=lambda line: float(line["ms"]))
                 if len(pair) == 2:
                     print(f"    seed {seed}: {versus(mine, *pair)}")
-    print()
-    for line in budgets(results, start):
-        print(line)
-    print()
-    for line in costs(lines):
-        print(line)
 
 
 def row(budget: float, name: str, found: Sequence[Line]) -> None:
