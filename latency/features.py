@@ -25,14 +25,14 @@ Every kind of kernel has its own weights (see `latency.model`), so quantities ne
 ``lines``      rows of numbers copied so; ``singles`` those numbers of them that are not copied four together
 =============  ==================================================================================================
 
-and ``activation NAME:out`` for fused activations other than ReLU. The tiles are those of ONNX Runtime's inner loops: up to
-`TILE` outputs of a row times `GROUP_BLOCKS` blocks of output channels; a tile with fewer than `IN_FLIGHT` sums cannot keep a
+and ``activation NAME:out`` for fused activations other than ReLU. The tiles are those of ONNX Runtime's inner loops: some
+outputs of a row times `GROUP_BLOCKS` blocks of output channels; a tile with fewer than `IN_FLIGHT` sums cannot keep a
 core's two multipliers busy, whose results take four cycles. Integer convolutions have loops of their own:
 see `latency.integer_features`.
 
-The matrix products' tiles are those of x86 where the runtime has the layout of channel blocks, and those of arm64 where it has
-not (every x86-64 has it). There all float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not
-unfolded but computed directly: its only arithmetic is ``taps``.
+The channels in a block tell instruction sets apart (`LOOPS`). Where there are no blocks (arm64; every x86-64 has them) all
+float32 convolutions are plain ones, and a depthwise one of 3×3 without a stride is not unfolded but computed directly: its
+only arithmetic is ``taps``.
 """
 
 from collections.abc import Iterable, Iterator
@@ -42,7 +42,6 @@ from latency.integer_features import integer_convolution, up
 from latency.kernel import Kernel
 
 GROUP_BLOCKS = 4  # blocks of output channels that the runtime's inner loops compute together
-TILE, HALF_TILE = 6, 3  # outputs of a row that they compute together, and of what is left of it
 IN_FLIGHT = 8  # sums that must be on their way for full speed
 PASS_CHANNELS = 128  # input channels that a pointwise convolution sums up in one pass
 COPIED_TOGETHER = 4  # numbers, where windows are copied to form a matrix product
@@ -59,22 +58,31 @@ ANY_LAYOUT = (
 FREE = ("", "Relu")  # activations that the inner loop does on its way; others are one more pass over the output
 
 
-class Products(NamedTuple):
-    """Tiles of an instruction set's matrix products.
+class Loops(NamedTuple):
+    """What an instruction set's loops over floats compute together.
 
     Attributes:
-        rows: of a tile of a product of floats; half as many are computed together of what is left over.
+        outputs: of a row, in the layout of blocks,
+        half_outputs: and of what is left of it; fewer are a tile by themselves.
+        rows: of a tile of a matrix product,
+        half_rows: and of what is left over; fewer are a tile by themselves.
         columns: of that tile.
         in_flight: rows of it that must be on their way for full speed.
     """
 
+    outputs: int
+    half_outputs: int
     rows: int
+    half_rows: int
     columns: int
     in_flight: int
 
 
-X86 = Products(rows=12, columns=16, in_flight=4)
-ARM64 = Products(rows=4, columns=16, in_flight=2)
+LOOPS = {  # by channels in a block; from MLAS in ONNX Runtime 1.31, where `Sconv…` and `Fgemm…` name the loops
+    8: Loops(outputs=3, half_outputs=3, rows=6, half_rows=6, columns=8, in_flight=4),  # FMA3
+    16: Loops(outputs=6, half_outputs=3, rows=12, half_rows=6, columns=16, in_flight=4),  # AVX-512
+    1: Loops(outputs=6, half_outputs=3, rows=4, half_rows=2, columns=16, in_flight=2),  # arm64
+}
 
 
 def kind(kernel: Kernel) -> str:
@@ -138,26 +146,26 @@ def memory_quantities(weights_bytes: float) -> dict[str, float]:
 
 
 def _convolution(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
-    tile = X86 if block > 1 else ARM64
+    loops = LOOPS.get(block, LOOPS[8])
     if kernel.op == "QLinearConv":
         yield from integer_convolution(kernel, block)
     elif block == 1 and _computed_directly(kernel):
         yield from _direct(kernel)
     elif kernel.layout == "nchw":
-        yield from _plain_convolution(kernel, tile)
+        yield from _plain_convolution(kernel, loops)
     else:
         yield "kernel", 1
         if kernel.groups > 1:
-            yield from _depthwise(kernel, block)
+            yield from _depthwise(kernel, block, loops)
         elif kernel.kernel == 1 and not kernel.direct:
-            yield from _pointwise(kernel, block)
+            yield from _pointwise(kernel, block, loops)
         else:
-            yield from _window(kernel, block)
+            yield from _window(kernel, block, loops)
         if kernel.add:
             yield "add", kernel.shape.values
 
 
-def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+def _pointwise(kernel: Kernel, block: int, loops: Loops) -> Iterator[tuple[str, float]]:
     """Without a stride all outputs are one row; input channels are summed up in passes."""
     _, rows, columns = kernel.shape
     flat = kernel.stride == 1
@@ -165,7 +173,7 @@ def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     depth, out_blocks = up(kernel.source.channels, block), -(-kernel.shape.channels // block)
     passes = -(-depth // PASS_CHANNELS)
     groups = -(-out_blocks // GROUP_BLOCKS)
-    tiles, stall = _tiles(run, out_blocks)
+    tiles, stall = _tiles(run, out_blocks, loops)
     yield "macs", rows * columns * out_blocks * block * depth
     yield "stall", lines * stall * depth * block
     yield "tiles", lines * tiles * passes
@@ -174,7 +182,7 @@ def _pointwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     yield from _traffic(kernel, rows * columns * kernel.source.channels, out_blocks * block * depth, groups)
 
 
-def _window(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+def _window(kernel: Kernel, block: int, loops: Loops) -> Iterator[tuple[str, float]]:
     """A pass over an output row for each block of input channels, or for each channel of a plain map."""
     _, rows, columns = kernel.shape
     depth = kernel.source.channels if kernel.direct else up(kernel.source.channels, block)
@@ -183,8 +191,8 @@ def _window(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
     groups = -(-out_blocks // GROUP_BLOCKS)
     across, down = _taps(kernel, 2), _taps(kernel, 1)
     inner = _inner(kernel, 2)
-    tiles, stall = _tiles(inner, out_blocks)
-    edge_tiles, edge_stall = _tiles(1, out_blocks)
+    tiles, stall = _tiles(inner, out_blocks, loops)
+    edge_tiles, edge_stall = _tiles(1, out_blocks, loops)
     edges = columns - inner  # outputs whose window reaches into the padding are computed one by one
     weights = out_blocks * block * depth * kernel.kernel**2
     yield "macs", across * down * out_blocks * block * depth
@@ -197,14 +205,14 @@ def _window(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
         yield "refetched", weights * rows
 
 
-def _depthwise(kernel: Kernel, block: int) -> Iterator[tuple[str, float]]:
+def _depthwise(kernel: Kernel, block: int, loops: Loops) -> Iterator[tuple[str, float]]:
     """A row of one block of channels at a time."""
     _, rows, columns = kernel.shape
     blocks = -(-kernel.shape.channels // block)
     across, down = _taps(kernel, 2), _taps(kernel, 1)
     inner = _inner(kernel, 2)
-    tiles, stall = _tiles(inner, 1)
-    edge_tiles, edge_stall = _tiles(1, 1)
+    tiles, stall = _tiles(inner, 1, loops)
+    edge_tiles, edge_stall = _tiles(1, 1, loops)
     edges = columns - inner
     yield "macs", across * down * blocks * block
     yield "stall", blocks * (stall + edges * edge_stall) * kernel.kernel * down * block
@@ -223,13 +231,13 @@ def _traffic(kernel: Kernel, values_in: int, weights: int, groups: int) -> Itera
     yield "spilled", max(0, values_in + kernel.shape.values + weights - LEVEL2_VALUES)
 
 
-def _tiles(run: int, blocks: int) -> tuple[int, int]:
+def _tiles(run: int, blocks: int, loops: Loops) -> tuple[int, int]:
     """How many tiles cover `run` outputs of a row times `blocks` blocks of channels, and the sums that they lack."""
-    full, rest = divmod(run, TILE)
-    widths = [(TILE, full)] if full else []
-    if rest >= HALF_TILE:
-        widths.append((HALF_TILE, 1))
-        rest -= HALF_TILE
+    full, rest = divmod(run, loops.outputs)
+    widths = [(loops.outputs, full)] if full else []
+    if rest >= loops.half_outputs:
+        widths.append((loops.half_outputs, 1))
+        rest -= loops.half_outputs
     if rest:
         widths.append((rest, 1))
     full, rest = divmod(blocks, GROUP_BLOCKS)
@@ -275,14 +283,14 @@ def _direct(kernel: Kernel) -> Iterator[tuple[str, float]]:
         yield "add", kernel.shape.values
 
 
-def _plain_convolution(kernel: Kernel, tile: Products) -> Iterator[tuple[str, float]]:
+def _plain_convolution(kernel: Kernel, loops: Loops) -> Iterator[tuple[str, float]]:
     """A convolution in the plain layout: one matrix product, or one for each channel."""
     outputs = kernel.shape.height * kernel.shape.width
-    columns = up(outputs, tile.columns)
+    columns = up(outputs, loops.columns)
     depth = kernel.weights // kernel.shape.channels
-    rest, half = kernel.shape.channels // kernel.groups % tile.rows, tile.rows // 2
+    rest, half = kernel.shape.channels // kernel.groups % loops.rows, loops.half_rows
     parts = (half, rest - half) if rest > half else (rest,)
-    lacking = sum(max(0, tile.in_flight - part) for part in parts if part)
+    lacking = sum(max(0, loops.in_flight - part) for part in parts if part)
     yield "kernel", 1
     yield "macs", kernel.shape.channels * columns * depth
     yield "rows", lacking * columns * depth * kernel.groups

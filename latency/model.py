@@ -32,7 +32,7 @@ from searchspace.graph import Norm, Shape
 BlockCost = Callable[[Block, Shape, Entry, Norm | None], tuple[float, int, Entry]]
 HeadCost = Callable[[Head, Shape, Entry, int, Norm | None], tuple[float, int]]
 
-FORMAT = 4
+FORMAT = 5
 MEMORY = "memory"  # what a network pays for having more weights than caches hold
 BUSIEST = 0.5  # share of interrupted runs above which a measurement tells more of the others than of the network
 

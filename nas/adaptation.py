@@ -158,7 +158,7 @@ class _Loop:
             nearer_ms = now_ms - (now_ms - goal_ms) / 2**halving
             found = propose(start.architecture, predict, min(nearer_ms, below_ms))
             most = max(most, found, key=len)
-            if len(found) >= wanted or (most and halving >= SMALLER):
+            if sum(one.kind != "scale" for one in found) >= wanted or (most and halving >= SMALLER):
                 break
         return most
 

@@ -3,7 +3,7 @@
 Three profiles of the same 48 networks take turns, twelve networks at a time: the host, the host again, and the host over a real
 sshd on loopback. What the two host models differ by is the noise that the third is held to.
 
-    python -m experiments.benchmarks.2026-11-24_ssh_loopback.run WORKING_FOLDER
+    python -m experiments.benchmarks.2026-11-25_ssh_loopback.run WORKING_FOLDER
 """
 
 import dataclasses
@@ -62,8 +62,17 @@ def main(folder: Path) -> None:
     ]
     for name in ("host again", "ssh"):
         rows.append({"compared": [name, "host"], **compared(models[name], models["host"], unseen)})
+    measured = {name: {one.architecture.fingerprint: one for one in model.measurements} for name, model in models.items()}
+    for fingerprint in measured["host"]:
+        alike = {name: known[fingerprint].timing for name, known in measured.items() if fingerprint in known}
+        ms = {name: round(timing.low_ms, 6) for name, timing in alike.items()}
+        load = {name: timing.load for name, timing in alike.items()}
+        rows.append({"network": fingerprint, "ms": ms, "load": load})
+    for architecture in unseen:
+        ms = {name: round(model.predict_ms(architecture), 6) for name, model in models.items()}
+        rows.append({"unseen": architecture.fingerprint, "predicted_ms": ms})
     write_record(Path(__file__).parent / "result.jsonl", rows)
-    for row in rows:
+    for row in rows[:5]:
         print(row)
 
 
