@@ -18,7 +18,7 @@ from latency.layout import nchwc_block, probe_model
 from latency.lock import DeviceLock
 from latency.provenance import Provenance
 from latency.settings import Effort, RuntimeSettings
-from latency.timing import Slice, Timing
+from latency.timing import Slice, Timing, quiet_probe
 
 LACKING_OP = re.compile(
     r"([\w.:]+)\(-?\d+\) is not a registered function/op|No Op registered for ([\w.:]+)"
@@ -159,7 +159,9 @@ class RunnerDevice(ABC):
         load: float | None = None
         process = passes = failures = 0
         with self.reserve("measuring"):
-            while pending := [index for index in range(len(models)) if not _settled(taken[index], passes, effort)]:
+            while pending := [
+                index for index, timing in enumerate(_timings(taken, effort)) if not _settled(timing, passes, effort)
+            ]:
                 job = {
                     "mode": "measure",
                     "models": [f"{index}.onnx" for index in pending],
@@ -190,7 +192,7 @@ class RunnerDevice(ABC):
                     failures += 1
                     self._recover(failures, cut)
                 process += 1
-        return [Timing(tuple(slices), effort.tolerance, load) for slices in taken]
+        return _timings(taken, effort, load)
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
         peak: int | None = self._ask({"mode": "memory", "settings": settings.as_json()}, {"0.onnx": model})[
@@ -262,9 +264,15 @@ def _op_times(trace: bytes) -> tuple[OpTime, ...]:
     return tuple(OpTime(name, op, float(np.median(us)) / 1e3) for (name, op), us in nodes.items())
 
 
-def _settled(slices: Sequence[Slice], processes: int, effort: Effort) -> bool:
+def _timings(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:
+    """What the slices say of each network measured side by side; slices while the device was slower do not count."""
+    probes = [part.probe_ns for slices in taken for part in slices]
+    quiet_ns = quiet_probe(probes) if probes else None
+    return [Timing(tuple(slices), effort.tolerance, load, quiet_ns) for slices in taken]
+
+
+def _settled(timing: Timing, processes: int, effort: Effort) -> bool:
     """Whether a network needs no further process."""
     if processes < effort.processes:
         return False
-    timing = Timing(tuple(slices), effort.tolerance)
     return timing.stable or timing.device_s >= effort.limit_s

@@ -26,6 +26,7 @@ from searchspace.graph import ActivationKind, Norm
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 192, 224)
 ACTIVATIONS: dict[ActivationKind, int] = {"relu": 4, "relu6": 2, "hard_swish": 3, "silu": 1, "gelu": 1}  # how often
 UNALIGNED_SHARE = 0.25  # of networks have widths that no runtime likes, as trimming makes them
+TRIMMED_SHARE = 0.12  # of networks are small ones whose time goes into such widths, which hide among others in large ones
 ATTENTION_SHARE = 0.2  # of networks have some
 SHARES = (1, 0.75, 1.25, 0.6, 0.9, 1.1)  # of a network's resolution, at which it is measured as well
 WIDTHS = ((24, 40, 80, 128, 192, 320), (32, 64, 128, 256, 512, 1024))  # by stage, of lean networks and of older ones
@@ -35,7 +36,7 @@ def varied_architectures(seed: int) -> Iterator[Architecture]:
     """An endless, seeded sequence of pyramids of blocks: every kind, window, activation, head and many widths."""
     source = random.Random(seed)
     while True:
-        yield _Sampler(source).architecture()
+        yield _trimmed(source) if source.random() < TRIMMED_SHARE else _Sampler(source).architecture()
 
 
 def resized(architecture: Architecture) -> Iterator[Architecture]:
@@ -45,6 +46,31 @@ def resized(architecture: Architecture) -> Iterator[Architecture]:
             other = dataclasses.replace(architecture, resolution=max(1, round(share * architecture.resolution)))
             lower(other)
             yield other
+
+
+def _trimmed(source: random.Random) -> Architecture:
+    """A few bottlenecks of unaligned hidden widths between layers of aligned ones."""
+    resolution, width = source.choice((32, 48, 64, 96, 128)), source.choice((16, 24, 32, 48))
+    pixels = resolution // 2
+    blocks: list[Block] = [Conv(cout=width, stride=2)]
+    for _ in range(source.randint(1, 3)):
+        hidden = source.choice([one for one in range(9, 160) if one % 4])
+        start, middle = source.choice(((0, 1), (0, 1), (1, 1), (1, 0)))
+        windows = [source.choice((3, 3, 3, 5, 7)) for _ in range(2)]
+        stride = source.choice((1, 1, 2)) if pixels >= 8 else 1
+        blocks.append(
+            UIB(
+                cout=width,
+                hidden=hidden,
+                dw_start=start * windows[0],
+                dw_mid=middle * windows[1],
+                stride=stride,
+                activation=source.choice(("relu", "relu", "hard_swish")),
+                residual=stride == 1 and source.random() < 0.5,
+            )
+        )
+        pixels = -(-pixels // stride)
+    return Architecture((*blocks, Conv(cout=64, stride=2)), resolution=resolution, classes=10)
 
 
 class _Sampler:

@@ -2,16 +2,21 @@
 
 import base64
 import binascii
+import bisect
+import math
 import statistics
 import zlib
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from latency.errors import ModelError, UnstableMeasurement
-from latency.runner import half_difference, low_ns
+from latency.runner import DISTURBED, half_difference, low_ns
+
+QUIET_SLICES = 4  # that a network must have while the device ran at full speed
+QUIET_SHARE = 0.25  # of a job's slices, that a speed must have lasted for to count as the device's full one
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +51,14 @@ class Timing:
         slices: everything that was measured, in the order of time; at least one.
         tolerance: relative difference up to which two halves of the slices count as agreeing.
         load: the device's load average (runnable processes) while it was measured, None where unknown.
+        quiet_ns: the probe's nanoseconds at the device's full speed, from all that was measured beside it (`quiet_probe`);
+            slower slices do not count. None where that is not known: then it is the network's own fastest probe.
     """
 
     slices: tuple[Slice, ...]
     tolerance: float = 0.02
     load: float | None = None
+    quiet_ns: int | None = None
 
     @cached_property
     def low_ms(self) -> float:
@@ -64,8 +72,11 @@ class Timing:
 
     @cached_property
     def half_difference(self) -> float:
-        """Relative difference of `low_ms` between halves of the slices: the worse of even/odd and early/late."""
-        return half_difference(*self._columns)
+        """Relative difference of `low_ms` between halves of the slices: the worse of even/odd and early/late.
+
+        Infinite where hardly any slice was taken at the device's full speed.
+        """
+        return half_difference(*self._columns) if self._quiet else math.inf
 
     @property
     def stable(self) -> bool:
@@ -111,8 +122,8 @@ class Timing:
             UnstableMeasurement: two halves of the slices differ by more than the tolerance.
         """
         if not self.stable:
-            found = "it never ran without interruption"
-            if self.half_difference < float("inf"):
+            found = "it never ran without interruption at the device's full speed"
+            if self.half_difference < math.inf:
                 found = f"they differ by {self.half_difference:.1%}"
             raise UnstableMeasurement(
                 f"two halves of the measurement must agree within {self.tolerance:.1%}, but {found} "
@@ -132,6 +143,7 @@ class Timing:
             "ns": base64.b64encode(zlib.compress(packed.tobytes(), 9)).decode(),
             "tolerance": self.tolerance,
             "load": self.load,
+            "quiet_ns": self.quiet_ns,
         }
 
     @staticmethod
@@ -155,7 +167,7 @@ class Timing:
                     ends[:-1], ends[1:], plain["probes_ns"], plain["processes"], plain["interrupted"], strict=True
                 )
             )
-            return Timing(slices, plain["tolerance"], plain["load"])
+            return Timing(slices, plain["tolerance"], plain["load"], plain.get("quiet_ns"))
         except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
             raise ModelError(f"a stored measurement is damaged ({error}): measure again") from error
 
@@ -164,5 +176,27 @@ class Timing:
         return [ns for part in self.slices for ns in part.ns]
 
     @cached_property
+    def _quiet(self) -> tuple[Slice, ...]:
+        """The slices at the device's full speed; none where they are too few to tell."""
+        limit = math.inf if self.quiet_ns is None else DISTURBED * self.quiet_ns
+        found = tuple(part for part in self.slices if part.probe_ns <= limit)
+        return found if self.quiet_ns is None or len(found) >= QUIET_SLICES else ()
+
+    @cached_property
     def _columns(self) -> tuple[list[tuple[int, ...]], list[int]]:
-        return [part.whole_ns for part in self.slices], [part.probe_ns for part in self.slices]
+        parts = self._quiet or self.slices
+        return [part.whole_ns for part in parts], [part.probe_ns for part in parts]
+
+
+def quiet_probe(probes: Iterable[int]) -> int:
+    """The probe's nanoseconds at a device's full speed: the fastest that lasted, within `DISTURBED`, for `QUIET_SHARE` of the slices.
+
+    A core may be slowed down for minutes, by others on a shared machine or by heat: a network that was measured only then has
+    slices that agree with each other, and are slow. One lucky probe, or a short burst of a higher clock, is not full speed.
+
+    Args:
+        probes: of all slices of networks that were measured side by side, at least one.
+    """
+    ordered = sorted(probes)
+    wanted = math.ceil(QUIET_SHARE * len(ordered))
+    return next(one for one in ordered if bisect.bisect_right(ordered, DISTURBED * one) >= wanted)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from latency.errors import ModelError, UnstableMeasurement
 from latency.settings import Effort
-from latency.timing import Slice, Timing
+from latency.timing import Slice, Timing, quiet_probe
 
 runs = st.lists(st.integers(1, 10**12), min_size=1, max_size=20).map(tuple)
 timings = st.builds(
@@ -111,3 +111,23 @@ def test_missing_keys_are_refused():
 def test_effort_needs_positive_figures(change):
     with pytest.raises(ValueError, match="at least 1"):
         Effort(**change)
+
+
+def test_full_speed_is_what_lasted_a_while():
+    assert quiet_probe([31, 30, 32, 55, 56, 57, 58, 60]) == 30
+    assert quiet_probe([20, *[31] * 20, *[50] * 30]) == 31  # one lucky probe
+    assert quiet_probe([*[24] * 10, *[31] * 90]) == 31  # a short burst of a higher clock
+    assert quiet_probe([50]) == 50
+
+
+def test_slices_from_a_slow_phase_do_not_count():
+    """All of them agree with each other: only what was measured beside tells that the device was slower then."""
+    slow, full = Slice((1300, 1301), 55_000), Slice((1000, 1001), 31_000)
+    assert Timing((slow,) * 16).stable
+    alone = Timing((slow,) * 16, quiet_ns=31_000)
+    assert not alone.stable
+    with pytest.raises(UnstableMeasurement, match="full speed"):
+        alone.require_stable()
+    mixed = Timing((slow,) * 12 + (full,) * 4, quiet_ns=31_000)
+    assert (mixed.low_ms, mixed.stable) == (1000 / 1e6, True)
+    assert Timing.from_json(mixed.as_json()) == mixed
