@@ -20,8 +20,7 @@ from nas.zero_cost import zero_cost_score
 from searchspace.architecture import Architecture
 
 HERE = Path(__file__).parent
-FULL, AGAIN = "full_20k", "full_20k_again"
-KNOWN = "reference.json"
+FULL, AGAIN = "full_80k", "full_80k_again"
 FEWEST = 12  # networks, for a tau to be worth telling
 PAIRS = (
     ("warm_2.5k", "own_2.5k"),
@@ -49,18 +48,14 @@ def main() -> None:
     for path in sorted(given.work.glob("*.json")):
         unit = json.loads(path.read_text())
         units.setdefault(unit["way"], {})[unit["network"]] = unit
-    known = json.loads((HERE / KNOWN).read_text())
-    full = {int(index): accuracy for index, accuracy in known["accuracies"].items()}
-    full |= {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units.get(FULL, {}).items()}
+    full = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units[FULL].items()}
     again = {index: unit["looks"][-1]["last"]["accuracy"] for index, unit in units.get(AGAIN, {}).items()}
     reference = {index: (full[index] + again[index]) / 2 if index in again else full[index] for index in full}
-    brief_s = statistics.median(unit["training_s"] for unit in units["own_2.5k"].values())
-    full_s = 20_000 / 2_500 * brief_s  # most full trainings are of another machine
+    full_s = statistics.median(unit["training_s"] for unit in units[FULL].values())
     lines: list[dict[str, Any]] = [
         {
             "what": "reference",
             "networks": len(reference),
-            "of_another_day": len(known["accuracies"]),
             "accuracies": [round(reference[index], 4) for index in sorted(reference)],
             "spread_sd": round(statistics.stdev(reference.values()), 4),
             "training_s": round(full_s, 1),
