@@ -73,7 +73,7 @@ class Tuner:
             TrainingError: a worker process ended.
         """
         scores: list[Score | None] = [None] * len(jobs)
-        self.images += sum(job.recipe.length(len(self.data.train)) for job in jobs)
+        self.images += sum(job.recipe.length(len(self.data.train)) for job in jobs if job.recipe)
         if self.executor is None:
             for index, job in enumerate(jobs):
                 with one_thread():
