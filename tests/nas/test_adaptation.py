@@ -223,8 +223,7 @@ def test_the_first_rung_stops_some_and_an_audit_stops_none(tmp_path: Path) -> No
         assert step.stopped == 0 or step.audit is None
         assert step.audit is None or step.audit >= 0
         tried = step.proposals - (step.dominated if step.audit is None else 0)
-        early = round(contest.FIRST_RUNG * (SHORT.images or 0))
-        assert step.images == tried * early + (tried - step.stopped) * ((SHORT.images or 0) - early)
+        assert step.images == (tried - step.stopped) * (SHORT.images or 0)
 
 
 def test_the_first_rung_is_judged_on_a_part_of_the_hold_out_split(
