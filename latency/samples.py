@@ -26,7 +26,9 @@ from searchspace.graph import ActivationKind, Norm
 RESOLUTIONS = (32, 48, 64, 96, 128, 160, 192, 224)
 ACTIVATIONS: dict[ActivationKind, int] = {"relu": 4, "relu6": 2, "hard_swish": 3, "silu": 1, "gelu": 1}  # how often
 UNALIGNED_SHARE = 0.25  # of networks have widths that no runtime likes, as trimming makes them
-TRIMMED_SHARE = 0.12  # of networks are small ones whose time goes into such widths, which hide among others in large ones
+TRIMMED_SHARE = (
+    0.12  # of networks are small ones whose time goes into such widths, which hide among others in large ones
+)
 ATTENTION_SHARE = 0.2  # of networks have some
 SHARES = (1, 0.75, 1.25, 0.6, 0.9, 1.1)  # of a network's resolution, at which it is measured as well
 WIDTHS = ((24, 40, 80, 128, 192, 320), (32, 64, 128, 256, 512, 1024))  # by stage, of lean networks and of older ones

@@ -189,7 +189,7 @@ class Timing:
 
 
 def quiet_probe(probes: Iterable[int]) -> int:
-    """The probe's nanoseconds at a device's full speed: the fastest that lasted, within `DISTURBED`, for `QUIET_SHARE` of the slices.
+    """The probe's nanoseconds at a device's full speed: the fastest that lasted, within `DISTURBED`, for `QUIET_SHARE` of slices.
 
     A core may be slowed down for minutes, by others on a shared machine or by heat: a network that was measured only then has
     slices that agree with each other, and are slow. One lucky probe, or a short burst of a higher clock, is not full speed.

@@ -1,6 +1,6 @@
 """Trimming a network until it meets a budget on a device: NetAdapt, guided by measured latency.
 
-    start, measured ─► step: proposals by the latency model ─► weights sliced, judged ─► short fine-tunes of hopeful ones ─► choice
+    start, measured ─► step: proposals by the latency model ─► weights sliced, judged ─► hopeful ones fine-tuned a little ─► choice
                         ▲                                                                                                  │
                         └── a checkpoint, now and then measured and the model corrected ◄──────────────────────────────────┘
                        ─► at the budget: long fine-tune ─► judged once on the test split

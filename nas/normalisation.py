@@ -49,9 +49,7 @@ def renormalised(narrow: Checkpoint, expected: Checkpoint, images: Tensor) -> Ch
     return dataclasses.replace(narrow, state={**narrow.state, **changed})
 
 
-def _watch(
-    checkpoint: Checkpoint, images: Tensor, saw: Callable[[str, nn.BatchNorm2d, Tensor, Tensor], None]
-) -> None:
+def _watch(checkpoint: Checkpoint, images: Tensor, saw: Callable[[str, nn.BatchNorm2d, Tensor, Tensor], None]) -> None:
     """Tell of every normalisation, in the order they compute, what comes in; what is changed then counts already."""
     network = checkpoint.network().eval()
     for name, module in network.named_modules():

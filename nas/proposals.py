@@ -84,7 +84,7 @@ def insides(architecture: Architecture, found: Iterable[Width]) -> list[tuple[Wi
 def scaled(
     architecture: Architecture, group: Sequence[Width], predict: Predict, goal_ms: float
 ) -> tuple[float, dict[str, int]] | None:
-    """The largest multiplier of these widths whose network meets the goal, and the count of each width then; None if none does."""
+    """The largest multiplier of these widths whose network meets the goal, and each width's count then; None if none does."""
     for divisor in (DIVISOR, 1):
         before: dict[str, int] = {}
         for step in range(GRID - 1, 0, -1):
@@ -142,9 +142,7 @@ def _narrowed(
     return None
 
 
-def _scaled(
-    architecture: Architecture, group: Sequence[Width], predict: Predict, goal_ms: float
-) -> Proposal | None:
+def _scaled(architecture: Architecture, group: Sequence[Width], predict: Predict, goal_ms: float) -> Proposal | None:
     found = scaled(architecture, group, predict, goal_ms)
     if found is None:
         return None

@@ -57,7 +57,9 @@ def netadapt(
         typer.Option(help="First step's reduction: 0.5ms, or 0.025 of the start; by default for about fifteen steps."),
     ] = None,
     decay: Annotated[float, typer.Option(help="Of the reduction from step to step.")] = 0.96,
-    short_images: Annotated[int, typer.Option(min=1, help="Images of the fine-tunes that compare hopeful proposals.")] = 2000,
+    short_images: Annotated[
+        int, typer.Option(min=1, help="Images of the fine-tunes that compare hopeful proposals.")
+    ] = 2000,
     epochs: Annotated[
         float | None, typer.Option(help="Of the long fine-tune; by default 10, but at most 60,000 images.")
     ] = None,

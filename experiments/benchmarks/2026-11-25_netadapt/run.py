@@ -262,7 +262,7 @@ def tune(work: Work, seed: int, long: int = LONG) -> None:
         spent = short_images(work.steps(seed, budget))
         for method, size, path in compared(work, seed, budget):
             images = long if method == "netadapt" else long + spent
-            result = tuned_file(work, seed, budget, method, size, long)
+            result = tuned_file(work.seed(seed), budget, method, size, long)
             if not result.exists() and (long == LONG or method in ("netadapt", "uniform")):
                 accuracy = tuned(path, result, data, images, seed)
                 print(seed, budget, method, size, images, f"{accuracy:.4f}", flush=True)
@@ -273,9 +273,9 @@ def longer(work: Work, seed: int) -> None:
     tune(work, seed, LONGER)
 
 
-def tuned_file(work: Work, seed: int, budget: float, method: str, size: str, long: int) -> Path:
-    """Where a fine-tuned network is kept."""
-    return work.seed(seed) / f"{method}.{budget}.{size}{'' if long == LONG else f'.{long}'}.pt"
+def tuned_file(folder: Path, budget: float, method: str, size: str, long: int) -> Path:
+    """Where a fine-tuned network is kept, in the folder of its seed."""
+    return folder / f"{method}.{budget}.{size}{'' if long == LONG else f'.{long}'}.pt"
 
 
 def recipe(images: int) -> Recipe:
@@ -351,7 +351,7 @@ def record(work: Work, seed: int) -> None:
     ]
     every = [(each, budget, *one) for each in SEEDS for budget in BUDGETS for one in compared(work, each, budget)]
     for (each, budget, method, size, before), long in itertools.product(every, (LONG, LONGER)):
-        path = tuned_file(work, each, budget, method, size, long)
+        path = tuned_file(work.seed(each), budget, method, size, long)
         if not path.exists():
             continue
         network, steps = load_checkpoint(path), work.steps(each, budget)

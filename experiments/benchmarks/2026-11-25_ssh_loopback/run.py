@@ -62,7 +62,9 @@ def main(folder: Path) -> None:
     ]
     for name in ("host again", "ssh"):
         rows.append({"compared": [name, "host"], **compared(models[name], models["host"], unseen)})
-    measured = {name: {one.architecture.fingerprint: one for one in model.measurements} for name, model in models.items()}
+    measured = {
+        name: {one.architecture.fingerprint: one for one in model.measurements} for name, model in models.items()
+    }
     for fingerprint in measured["host"]:
         alike = {name: known[fingerprint].timing for name, known in measured.items() if fingerprint in known}
         ms = {name: round(timing.low_ms, 6) for name, timing in alike.items()}
