@@ -1,8 +1,8 @@
 """Trimming a network until it meets a budget on a device: NetAdapt, guided by measured latency.
 
-    start, measured ─► step: proposals by the latency model ─► weights sliced, judged ─► hopeful ones fine-tuned a little ─► choice
-                        ▲                                                                                                  │
-                        └── a checkpoint, now and then measured and the model corrected ◄──────────────────────────────────┘
+    start, measured ─► step: proposals by the latency model ─► weights sliced, judged ─► hopeful ones fine-tuned ─► choice
+                        ▲                                                                                              │
+                        └── a checkpoint, now and then measured and the model corrected ◄──────────────────────────────┘
                        ─► at the budget: long fine-tune ─► judged once on the test split
 
 Algorithm 1 of NetAdapt (arXiv 1804.03230) and MobileNetV3's variant (arXiv 1905.02244 section 4.2). Networks learn from the
