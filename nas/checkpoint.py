@@ -4,6 +4,7 @@ A checkpoint is a `torch.save` archive of plain data and tensors. It is read by 
 anything that would run code, and every tensor is compared with what the architecture asks for.
 """
 
+import dataclasses
 import io
 import math
 import pickle
@@ -108,6 +109,10 @@ class Checkpoint:
         network.to_empty(device="cpu")
         network.load_state_dict(self.state)
         return network.eval()
+
+    def divided_as(self, start: "Checkpoint") -> "Checkpoint":
+        """The same, saying that the images it has seen were divided by the seed of `start`, which it was made from."""
+        return dataclasses.replace(self, metrics={**self.metrics, "seed": start.metrics.get("seed", 0)})
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nas.cli import options
 from nas.cli.console import app, progress_bar, show_json, stdout
-from nas.cli.images import load_images
+from nas.cli.images import images_of
 from nas.cli.running import Shown
 
 if TYPE_CHECKING:
@@ -68,15 +68,7 @@ def compress(
         tune=dataclasses.replace(how, lr=how.lr / 10, weight_decay=0.0),
         seed=seed,
     )
-    architecture = start.architecture
-    images = load_images(
-        data,
-        resolution=architecture.resolution,
-        channels=architecture.channels,
-        strict=strict,
-        seed=int(start.metrics.get("seed", 0)),
-    )
-    images = as_trained(images, start)
+    images = as_trained(images_of(start, data, strict=strict, seed=None), start)
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,

@@ -225,10 +225,11 @@ class _Stages:
             constraint=constraint,
             on_progress=lambda said, done, total: self.events.progress(f"{what}: {said}", done, total),
         )
-        save_checkpoint(path, result.checkpoint)
+        trained = result.checkpoint.divided_as(before)
+        save_checkpoint(path, trained)
         state_file.unlink(missing_ok=True)
         self.events.note(f"{what}: validation accuracy {result.accuracy:.2%}")
-        return result.checkpoint
+        return trained
 
     def _drops(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, dict[float, float]]:
         """Accuracy lost on some validation images when one layer alone is pruned, by layer and density."""
