@@ -103,6 +103,8 @@ def export(
 
 
 def _show(report: dict[str, Any]) -> None:
+    from nas.shipping.card import left_in_float
+
     said = "" if report["accuracy"] is None else f", accuracy {report['accuracy']:.1%}"
     if report.get("float_accuracy") is not None:
         said += f" ({report['float_accuracy']:.1%} in float32; top-1 alike on {report['agreement']:.1%} of validation)"
@@ -114,8 +116,8 @@ def _show(report: dict[str, Any]) -> None:
         beside = "" if latency["float_ms"] is None else f", {latency['float_ms']:.3g} ms in float32 beside it"
         unstable = "" if latency["stable"] else " (unstable)"
         stdout.print(f"measured on {latency['target']}: {latency['ms']:.3g} ms{beside}{unstable}")
-    if report.get("float_layers"):
-        stdout.print(f"left in float, since 8 bits hurt them: {', '.join(report['float_layers'])}")
+    if left := left_in_float(report):
+        stdout.print(f"left in float, since 8 bits hurt there: {left}")
     stdout.print(f"model card: {Path(report['card']).with_suffix('.md')}")
 
 

@@ -61,7 +61,7 @@ def _text(card: Mapping[str, Any], path: Path) -> str:
         ("top-1 as in float32", _share(export.get("agreement"))),
         ("largest difference of a logit", f"{export['max_abs_diff']:.2g}"),
         ("compared on", export.get("compared_on")),
-        ("layers left in float", ", ".join(export.get("float_layers") or ()) or None),
+        ("left in float", left_in_float(export)),
         *((f"latency on {one['target']}", _latency(one)) for one in [export.get("latency")] if one),
     ]
     return "\n".join(
@@ -94,6 +94,12 @@ def _input(export: Mapping[str, Any], takes: Mapping[str, Any]) -> str:
         f"Normalised images: float32 (batch, {takes['channels']}, {side}, {side}), (pixel / 255 − mean) / std with mean "
         f"{takes['mean']} and std {takes['std']} per channel."
     )
+
+
+def left_in_float(export: Mapping[str, Any]) -> str | None:
+    """Which parts of an 8-bit file are not 8-bit; None if there are none."""
+    parts = [*export.get("float_layers", ()), *["what lies between these"] * export.get("float_between", False)]
+    return ", ".join(parts) or None
 
 
 def _share(value: float | None) -> str | None:

@@ -172,10 +172,13 @@ def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None,
             calibration_images=wish.calibration_images,
             on_progress=on_progress,
         )
+        if made.refusal:
+            raise ExportError(f"{made.refusal}; nothing was written")
         model = made.model
         difference = _finite_difference(model, plain, images)
         extra |= {
             "float_layers": list(made.float_layers),
+            "float_between": made.float_between,
             "agreement": made.agreement,
             "validation_accuracy": made.accuracy,
             "float_validation_accuracy": made.float_accuracy,

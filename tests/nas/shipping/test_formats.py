@@ -184,6 +184,47 @@ def test_layers_that_eight_bits_hurt_stay_in_float_and_are_named(
     assert found.agreement >= 0.97
 
 
+def coarser(model: bytes, *, times: float) -> bytes:
+    """A quantised model whose steps are so many times as large."""
+    made = onnx.load_from_string(model)
+    for tensor in made.graph.initializer:
+        if tensor.name.endswith("_scale"):
+            value = np.asarray(onnx.numpy_helper.to_array(tensor) * times)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    serialized: bytes = made.SerializeToString()
+    return serialized
+
+
+def test_what_lies_between_layers_in_float_stays_in_float_where_that_hurts(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantiser that ruins sums and concatenations."""
+    honest = int8._static
+
+    def ruining(*given: Any, between: bool = True, only: str | None = None, **rest: Any) -> bytes:
+        made = honest(*given, between=between, only=only, **rest)
+        return coarser(made, times=40) if between and only is None else made
+
+    monkeypatch.setattr(int8, "_static", ruining)
+    found = int8.quantize(checkpoint, DATA, min_agreement=0.9, max_drop=0.05)
+    assert found.refusal is None
+    assert found.float_between
+    assert found.agreement >= 0.9
+
+
+def test_eight_bits_that_cannot_do_what_is_asked_for_are_not_written(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantiser that ruins whatever it touches."""
+    honest = int8._static
+    monkeypatch.setattr(int8, "_static", lambda *given, **options: coarser(honest(*given, **options), times=1000))
+    with pytest.raises(
+        ExportError, match=r"ask for .*--min-agreement 0\.\d+, or for --format onnx; nothing was written"
+    ):
+        export(checkpoint, tmp_path / "small.onnx", Wish(format="onnx-int8", min_agreement=1.0), data=DATA)
+    assert not list(tmp_path.iterdir())
+
+
 def test_eight_bits_need_images_of_the_networks_classes(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(ExportError, match="calibrated on training images: give --data"):
         export(checkpoint, tmp_path / "small.onnx", Wish(format="onnx-int8"))
