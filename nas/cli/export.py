@@ -21,9 +21,7 @@ NOWHERE = "none"
 def export(
     arch: Annotated[
         str,
-        typer.Argument(
-            metavar="ARCH", help="Checkpoint or run; or name or file of an architecture.", callback=options.network
-        ),
+        typer.Argument(metavar="ARCH", help="Checkpoint or run; or name or file of an architecture."),
     ],
     format: Annotated[  # noqa: A002
         str, typer.Option("--format", help="onnx, onnx-int8, ort, torch, pte (ExecuTorch) or tflite (LiteRT).")
@@ -84,13 +82,13 @@ def export(
         calibration_images=calibration_images,
         measured_on=_target(measure, format),
     )
+    path = output or Path(options.name_of(arch) + SUFFIXES[format])
     checkpoint, trained = _checkpoint(
-        arch,
+        options.network(arch),
         {"width_multiplier": width_multiplier, "resolution": resolution, "classes": classes, "channels": channels},
         seed,
     )
     images = None if data is None else as_trained(images_of(checkpoint, data, strict=False, seed=None), checkpoint)
-    path = output or Path(Path(arch).stem + SUFFIXES[format])
     with progress_bar("exporting") as bar:
         report = write(checkpoint, path, wish, data=images, seed=seed, on_progress=bar)
     report["weights"] = "trained" if trained else "random"

@@ -38,5 +38,6 @@ def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:  # noqa: F8
     assert "--conv-bits" in nas.error("compress", trained, "--conv-bits", 12)
     assert "NAME=DENSITY" in nas.error("compress", trained, "--layer-density", "head")
     assert "known:" in nas.error("compress", trained, "--layer-density", "nowhere=0.5", "--out", "other")
+    assert not Path("other").exists(), "a folder is taken by what cannot be done"
     Path("cut.nasz").write_bytes(b"NASZ")
     assert "cut short" in nas.error("evaluate", "cut.nasz")
