@@ -140,11 +140,14 @@ def trimming_run(folder: Path, *, finished: bool = True) -> Path:
     return folder
 
 
-def training_run(folder: Path) -> Path:
-    """A training that ended."""
+def training_run(folder: Path, *, finished: bool = True) -> Path:
+    """A training of three epochs."""
     folder.mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "train", "request": {"data": "d"}})
-    save_checkpoint(folder / "network.pt", random_checkpoint(architectures(1)[0]))
     curve = [{"images": 100 * k, "training_loss": 1.0, "accuracy": 0.2 * k, "loss": 1.0 / k} for k in (1, 2, 3)]
-    _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
+    if finished:
+        save_checkpoint(folder / "network.pt", random_checkpoint(architectures(1)[0]))
+        _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
+    else:
+        _json(folder / "curve.json", {"curve": curve})
     return folder

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from nas.errors import ReportError
+from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
 from tests.nas.report.runs import search_run, training_run, trimming_run
+
+MAKERS = [search_run, trimming_run, training_run]
 
 
 @pytest.mark.parametrize(
@@ -50,12 +53,12 @@ def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) ->
     assert row["ms"] == row["predicted_ms"]
 
 
-@pytest.mark.parametrize("make", [search_run, trimming_run])
+@pytest.mark.parametrize("make", MAKERS)
 def test_an_unfinished_run_shows_what_there_is(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     page = page_of(make(tmp_path / "run", finished=False))
     assert "has not ended" in " ".join(page.remarks)
     assert page.sections
-    assert page.networks
+    assert page.networks or make is training_run
     assert render(page)
 
 
@@ -82,11 +85,58 @@ def test_a_moved_run_is_read_where_it_is_now(tmp_path: Path) -> None:
     assert len(page_of(run).networks) == 3
 
 
-def test_two_runs_are_compared(tmp_path: Path) -> None:
-    page = page_of(search_run(tmp_path / "one"), trimming_run(tmp_path / "two"))
+def comparison(page: Page) -> Section:
     (section,) = (section for section in page.sections if section.heading.startswith("Compared"))
-    assert section.figure is not None
-    assert {row["run"] for row in section.figure.spec["data"]["values"]} == {"one", "two"}
+    return section
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("make", MAKERS)
+def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    second = make(tmp_path / "two", finished=finished)
+    for first in (search_run, training_run):
+        page = page_of(first(tmp_path / first.__name__), second)
+        section = comparison(page)
+        assert section.table is not None
+        assert {row[0].text for row in section.table.rows} == {first.__name__, "two"}
+        assert section.figure is not None
+        drawn = {row.get("run", row["network"]) for row in section.figure.spec["data"]["values"]}
+        with_ms = {search_run: {first.__name__}}.get(first, set()) | ({"two"} if make is not training_run else set())
+        assert drawn == (with_ms or {first.__name__, "two"})
+        assert any("two: " in remark and "has not ended" in remark for remark in page.remarks) == (not finished)
+        assert render(page)
+
+
+def test_remarks_about_the_second_run_are_told(tmp_path: Path) -> None:
+    first, second = search_run(tmp_path / "one"), search_run(tmp_path / "two")
+    (second / "result.json").write_text("[]")
+    assert f"{second}: result.json is damaged and left out" in page_of(first, second).remarks
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "key", "value"),
+    [
+        (search_run, "run.json", "request", None),
+        *((search_run, "result.json", "finalists", value) for value in (None, [{}], [1], {})),
+        *((search_run, "result.json", "front", value) for value in (None, [{}], "networks")),
+        *((search_run, "result.json", key, value) for key in ("rungs", "trials", "best") for value in (3, ["a"])),
+        *((trimming_run, "result.json", "steps", value) for value in (None, [{}], ["step"])),
+        (trimming_run, "result.json", "start_ms", "fast"),
+        *((training_run, "result.json", "curve", value) for value in (None, [3], {"images": 1})),
+        (training_run, "run.json", "request", []),
+    ],
+)
+def test_a_file_of_another_form_is_remarked_and_the_rest_is_shown(  # type: ignore[no-untyped-def]
+    make, name: str, key: str, value: object, tmp_path: Path
+) -> None:
+    run = make(tmp_path / "run")
+    content = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps({**content, key: value}))
+    page = page_of(run, trimming_run(tmp_path / "other"))
+    assert page.remarks
+    assert page.networks
+    assert render(page)
+    assert render(page_of(tmp_path / "other", run))
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
