@@ -11,7 +11,9 @@ from nas.cli.console import app, note, show_json, stdout
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a search, a training or a trimming.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a search, a training, a trimming or a compression.")
+    ],
     other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="Another run to compare it with.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to; by default report.html in the run's folder.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nas.errors import ReportError
 from nas.report.comparison import Compared, comparison_section
+from nas.report.compressions import compression_page, compression_points
 from nas.report.content import Page, Point
 from nas.report.reading import Folder, Json, open_folder
 from nas.report.searches import search_page, search_points
@@ -34,6 +35,7 @@ KINDS = {
     "search": Kind(search_page, search_points),
     "netadapt": Kind(trimming_page, trimming_points),
     "train": Kind(training_page, training_points, training_curve),
+    "compress": Kind(compression_page, compression_points),
 }
 
 

@@ -158,5 +158,9 @@ def _widths(start: Checkpoint | None, end: Checkpoint | None) -> list[Section]:
         [(part, str(before), str(after), f"{after / before:.0%}" if before else "–") for part, before, after in rows],
     )
     drawn = [{"part": part, "before": before, "after": after} for part, before, after in rows]
-    figure = Figure("widths", "Filters before and after", alternative, figures.widths(drawn)) if rows else None
+    figure = (
+        Figure("widths", "Filters before and after", alternative, figures.before_and_after(drawn, unit="filters"))
+        if rows
+        else None
+    )
     return [Section("Widths", text, figure, table)]

@@ -2,12 +2,16 @@
 
 import dataclasses
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from nas.checkpoint import save_checkpoint
+from nas.checkpoint import Checkpoint, save_checkpoint
+from nas.compression.container import save_compressed
+from nas.compression.magnitude import Pruned, layers, masks
+from nas.compression.sharing import share
 from nas.deployment import random_checkpoint
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
 from nas.storage import open_study
@@ -150,4 +154,48 @@ def training_run(folder: Path, *, finished: bool = True) -> Path:
         _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
     else:
         _json(folder / "curve.json", {"curve": curve})
+    return folder
+
+
+@cache
+def compressed() -> tuple[Checkpoint, Checkpoint, dict[str, float]]:
+    """A network pruned, the same with shared weights, and the densities of its layers."""
+    start = random_checkpoint(architectures(1)[0])
+    found = layers(start)
+    densities = {layer.name: 0.4 for layer in found}
+    Pruned(masks(start, densities)).apply(network := start.network())
+    pruned = dataclasses.replace(start, state=network.state_dict(), metrics={"accuracy": 0.58})
+    network = pruned.network()
+    share(pruned, found, conv_bits=4, linear_bits=4).apply(network)
+    return pruned, dataclasses.replace(start, state=network.state_dict(), metrics={"accuracy": 0.57}), densities
+
+
+def compression_run(folder: Path, *, finished: bool = True) -> Path:
+    """A compression of two rounds."""
+    folder.mkdir(parents=True)
+    asked = {"data": "d", "density": 0.4, "layer_densities": {"head.classifier": 0.9}, "rounds": 2}
+    _json(folder / "run.json", {"format": 1, "kind": "compress", "request": asked})
+    pruned, shared, densities = compressed()
+    _json(folder / "choices.json", {"densities": densities})
+    for number in (1, 2):
+        save_checkpoint(folder / f"pruned-{number}.pt", pruned)
+    if finished:
+        save_checkpoint(folder / "shared.pt", shared)
+        path = folder / "network.nasz"
+        sizes = save_compressed(path, shared)
+        written, dense = path.stat().st_size, sum(size.dense_bytes for size in sizes)
+        _json(
+            folder / "result.json",
+            {
+                "path": str(path),
+                "bytes": written,
+                "dense_bytes": dense,
+                "ratio": dense / written,
+                "accuracy_before": 0.6,
+                "accuracy_pruned": 0.58,
+                "accuracy_after": 0.57,
+                "other_bytes": written - sum(size.bytes for size in sizes),
+                "tensors": [dataclasses.asdict(size) for size in sizes],
+            },
+        )
     return folder

@@ -10,9 +10,9 @@ from nas.errors import ReportError
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
-from tests.nas.report.runs import search_run, training_run, trimming_run
+from tests.nas.report.runs import compression_run, search_run, training_run, trimming_run
 
-MAKERS = [search_run, trimming_run, training_run]
+MAKERS = [search_run, trimming_run, training_run, compression_run]
 
 
 @pytest.mark.parametrize(
@@ -21,6 +21,7 @@ MAKERS = [search_run, trimming_run, training_run]
         (search_run, ["Front", "Learning curves", "Candidates", "Rank fidelity"]),
         (trimming_run, ["Path", "Widths"]),
         (training_run, ["Learning curves"]),
+        (compression_run, ["Stages", "Sizes"]),
     ],
 )
 def test_each_kind_of_run_has_its_sections(make, sections, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -101,8 +102,11 @@ def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None
         assert {row[0].text for row in section.table.rows} == {first.__name__, "two"}
         assert section.figure is not None
         drawn = {row.get("run", row["network"]) for row in section.figure.spec["data"]["values"]}
-        with_ms = {search_run: {first.__name__}}.get(first, set()) | ({"two"} if make is not training_run else set())
-        assert drawn == (with_ms or {first.__name__, "two"})
+        with_ms = {search_run: {first.__name__}}.get(first, set()) | (
+            {"two"} if make in (search_run, trimming_run) else set()
+        )
+        with_curve = {first.__name__, "two"} if make is training_run else {first.__name__}
+        assert drawn == (with_ms or with_curve)
         assert any("two: " in remark and "has not ended" in remark for remark in page.remarks) == (not finished)
         assert render(page)
 
@@ -124,6 +128,7 @@ def test_remarks_about_the_second_run_are_told(tmp_path: Path) -> None:
         (trimming_run, "result.json", "start_ms", "fast"),
         *((training_run, "result.json", "curve", value) for value in (None, [3], {"images": 1})),
         (training_run, "run.json", "request", []),
+        *((compression_run, "result.json", key, value) for key, value in (("tensors", [{}]), ("bytes", None))),
     ],
 )
 def test_a_file_of_another_form_is_remarked_and_the_rest_is_shown(  # type: ignore[no-untyped-def]
@@ -137,6 +142,17 @@ def test_a_file_of_another_form_is_remarked_and_the_rest_is_shown(  # type: igno
     assert page.networks
     assert render(page)
     assert render(page_of(tmp_path / "other", run))
+
+
+def test_every_byte_of_a_compressed_file_is_accounted_for(tmp_path: Path) -> None:
+    run = compression_run(tmp_path / "run")
+    page = page_of(run)
+    (sizes,) = (section for section in page.sections if section.heading == "Sizes")
+    assert sizes.table is not None and sizes.figure is not None
+    written = (run / "network.nasz").stat().st_size
+    assert sum(int(row[-1].text.replace(",", "")) for row in sizes.table.rows) == written
+    assert sum(row["after"] for row in sizes.figure.spec["data"]["values"]) == written
+    assert dict(page.facts)["accuracy (test split)"] == "60.00% → 57.00%"
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
