@@ -67,6 +67,7 @@ def dashboard(
     from nas.report.kinds import page_of
     from nas.report.page import render
     from nas.report.reading import open_folder
+    from nas.report.searches import study_name
     from nas.storage import open_storage
 
     if run is None and storage is None:
@@ -79,8 +80,7 @@ def dashboard(
             if not (run / "study.db").exists():
                 raise ReportError(f"{run}: its study lies elsewhere; give the --storage that it was started with")
             storage = f"sqlite:///{run / 'study.db'}"
-        study = str(folder.json("result.json").get("study", "search"))
-        attach(open_storage(storage), run, study, render(page_of(run)))
+        attach(open_storage(storage), run, study_name(folder), render(page_of(run)))
     served = server(str(storage), host=host, port=port, run=run)
     url = f"http://{host}:{served.server_port}/dashboard"
     if json:

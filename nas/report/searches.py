@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import optuna
+
 from latency.errors import UnmeasuredKernel
 from latency.published.model import PublishedModel
 from latency.store import Predictor
@@ -13,12 +15,18 @@ from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Tabl
 from nas.report.drawing import draw
 from nas.report.reading import Folder, Json, number
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.storage import STUDY_FILE, open_storage
 
 
 def search_page(folder: Folder) -> Page:
     """Everything that a search left, finished or not."""
     result, about, model = folder.result("the search"), folder.request, folder.latency_model()
     finalists = folder.objects(result, "finalists")
+    name = study_name(folder)
+    if result and result.get("study", name) != name:
+        folder.remark(
+            f"a search with other limits has not ended: its candidates are shown (study `{name}`), and the front before"
+        )
     candidates = folder.part("Candidates", lambda: _candidate_rows(folder), [])
     sections = [
         *folder.part("Front", lambda: _front(result, finalists), []),
@@ -200,15 +208,12 @@ def _candidates(rows: list[Json]) -> list[Section]:
 
 
 def study_name(folder: Folder) -> str:
-    """The search's study, in its storage."""
-    return str(folder.json("result.json").get("study", "search"))
+    """The search's study, in its storage: the one that was opened last, finished or not."""
+    told = folder.json(STUDY_FILE).get("study") or folder.json("result.json").get("study")
+    return told if isinstance(told, str) else "search"
 
 
 def _trials(folder: Folder, name: str) -> list[Any]:
-    import optuna
-
-    from nas.storage import open_storage
-
     database = folder.path / "study.db"
     if not database.exists():
         return []

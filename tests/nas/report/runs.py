@@ -14,7 +14,7 @@ from nas.compression.magnitude import Pruned, layers, masks
 from nas.compression.sharing import share
 from nas.deployment import random_checkpoint
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.storage import open_study
+from nas.storage import STUDY_FILE, open_study
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
@@ -31,12 +31,13 @@ def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def search_run(folder: Path, *, finished: bool = True) -> Path:
+def search_run(folder: Path, *, finished: bool = True, study_name: str = "search") -> Path:
     """A search of six candidates, three of them finalists, one of these dominated."""
     (folder / "finalists").mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
     candidates = architectures(6)
-    study = open_study(f"sqlite:///{folder / 'study.db'}", "search", identity={})
+    study = open_study(f"sqlite:///{folder / 'study.db'}", study_name, identity={})
+    _json(folder / STUDY_FILE, {"study": study_name})
     for index, architecture in enumerate(candidates):
         attributes = {
             OUTCOME: "pruned" if index == 5 else "complete",
@@ -78,7 +79,7 @@ def search_run(folder: Path, *, finished: bool = True) -> Path:
             folder / "result.json",
             {
                 "run": str(folder),
-                "study": "search",
+                "study": study_name,
                 "target": "host",
                 "basis": "measured",
                 "budget_ms": 0.5,

@@ -10,6 +10,7 @@ from nas.errors import ReportError
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
+from nas.storage import STUDY_FILE, open_study
 from tests.nas.report.runs import compression_run, search_run, training_run, trimming_run
 
 MAKERS = [search_run, trimming_run, training_run, compression_run]
@@ -61,6 +62,18 @@ def test_an_unfinished_run_shows_what_there_is(make, tmp_path: Path) -> None:  #
     assert page.sections
     assert page.networks or make is training_run
     assert render(page)
+
+
+def test_candidates_are_those_of_the_study_that_was_opened_last(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run", finished=False, study_name="photos")
+    assert [section.heading for section in page_of(run).sections] == ["Candidates", "Learning curves"]
+    run = search_run(tmp_path / "other", study_name="photos")
+    open_study(f"sqlite:///{run / 'study.db'}", "photos-2ms", identity={})
+    (run / STUDY_FILE).write_text(json.dumps({"study": "photos-2ms"}))
+    page = page_of(run)
+    assert "study `photos-2ms`" in " ".join(page.remarks)
+    headings = [section.heading for section in page.sections]
+    assert "Front" in headings and "Candidates" not in headings, "the study of another budget has no candidates yet"
 
 
 @pytest.mark.parametrize("name", ["result.json", "study.db", "latency_model.json"])
