@@ -58,12 +58,12 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     json: options.Json = False,
 ) -> None:
-    """Serve Optuna's dashboard on a study, architectures and report attached, until interrupted.
+    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, until interrupted.
 
     Example: [bold]nas dashboard runs/search-photos-host[/]
     """
     from nas.errors import ReportError
-    from nas.report.board import attach, server
+    from nas.report.board import attach_architectures, attach_report, server
     from nas.report.kinds import page_of
     from nas.report.page import render
     from nas.report.reading import open_folder
@@ -72,6 +72,7 @@ def dashboard(
 
     if run is None and storage is None:
         raise ReportError("a run or a storage is needed: `nas dashboard RUN`, or `nas dashboard --storage URL`")
+    name = None
     if run is not None:
         folder, kind = open_folder(run)
         if kind != "search":
@@ -80,7 +81,11 @@ def dashboard(
             if not (run / "study.db").exists():
                 raise ReportError(f"{run}: its study lies elsewhere; give the --storage that it was started with")
             storage = f"sqlite:///{run / 'study.db'}"
-        attach(open_storage(storage), run, study_name(folder), render(page_of(run)))
+        name = study_name(folder)
+    opened = open_storage(str(storage))
+    attach_architectures(opened, name)
+    if run is not None and name is not None:
+        attach_report(opened, run, name, render(page_of(run)))
     served = server(str(storage), host=host, port=port, run=run)
     url = f"http://{host}:{served.server_port}/dashboard"
     if json:
