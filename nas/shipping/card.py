@@ -9,8 +9,9 @@ from typing import Any
 
 from nas.checkpoint import Checkpoint
 from nas.deployment import describe
+from nas.shipping.standalone import MODEL, WEIGHTS
 from searchspace.architecture import lower
-from searchspace.files import write_atomically
+from searchspace.files import write_together
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
 
@@ -26,6 +27,8 @@ def write_card(checkpoint: Checkpoint, path: Path, report: Mapping[str, Any]) ->
     Returns:
         Where the card for machines lies, and the one for people.
     """
+    if path.name in ("", ".."):  # such as the folder that one is in
+        path = path.resolve()
     graph = lower(checkpoint.architecture)
     card = {
         "name": checkpoint.architecture.name or checkpoint.architecture.fingerprint,
@@ -37,13 +40,13 @@ def write_card(checkpoint: Checkpoint, path: Path, report: Mapping[str, Any]) ->
         "versions": {package: version(package) for package in PACKAGES},
     }
     machine, people = (path.with_name(f"{path.name}.card.{end}") for end in ("json", "md"))
-    write_atomically(machine, (json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n").encode())
-    write_atomically(people, _text(card, path).encode())
+    text = json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n"
+    write_together({machine: text.encode(), people: _text(card, path).encode()})
     return machine, people
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.p[yt]")) if path.is_dir() else [path]
+    return [path / MODEL, path / WEIGHTS] if path.is_dir() else [path]
 
 
 def _text(card: Mapping[str, Any], path: Path) -> str:

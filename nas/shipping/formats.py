@@ -30,7 +30,7 @@ from nas.deployment import (
 from nas.errors import ExportError
 from nas.shipping import int8, ort, phone, standalone
 from nas.shipping.preprocessing import PIXELS, with_preprocessing
-from searchspace.files import write_atomically
+from searchspace.files import write_folder, write_together
 from searchspace.onnx_graph import check
 
 SUFFIXES = {
@@ -94,7 +94,9 @@ class Wish:
 class _Made:
     """A file's content, before it is written."""
 
-    files: Mapping[str, bytes]  # by what is added to the path's name; "" is the file itself
+    files: Mapping[
+        str, bytes
+    ]  # of a folder, by name; else "" is the file itself, and others by what is added to its name
     difference: float
     extra: Report = field(default_factory=dict)
 
@@ -127,7 +129,8 @@ def export(
         NasError: the file cannot be written.
         LatencyError: the device cannot measure it.
     """
-    _writable(path)
+    folder = wish.format == "torch"
+    _check_place(path, folder=folder)
     if data is None:
         images = noise(checkpoint.architecture, images=COMPARED, seed=seed)
     else:
@@ -139,8 +142,10 @@ def export(
         made = _torch(checkpoint, images, data)
     else:
         made = _phone(checkpoint, wish.format, images, data)
-    for name, content in made.files.items():
-        write_atomically(_named(path, name), content)
+    if folder:
+        write_folder(path, made.files)
+    else:
+        write_together({_named(path, name): content for name, content in made.files.items()})
     judged = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
     return {
         "path": str(path),
@@ -209,7 +214,7 @@ def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None,
 def _torch(checkpoint: Checkpoint, images: Tensor, data: Data | None) -> _Made:
     source, weights = standalone.model_source(checkpoint), standalone.weights(checkpoint)
     difference = largest_difference(standalone.run(source, weights, images), checkpoint.network(), images)
-    files = {f"/{standalone.MODEL}": source.encode(), f"/{standalone.WEIGHTS}": weights}
+    files = {standalone.MODEL: source.encode(), standalone.WEIGHTS: weights}
     return _Made(files, difference, _judged(lambda images: standalone.run(source, weights, images), data))
 
 
@@ -289,19 +294,22 @@ def _noted(model: bytes, facts: Mapping[str, Any]) -> bytes:
 
 
 def _named(path: Path, addition: str) -> Path:
-    if addition == ort.CONFIG:
-        return ort.config_path(path)
-    return path / addition[1:] if addition.startswith("/") else path
+    return ort.config_path(path) if addition == ort.CONFIG else path
 
 
-def _writable(path: Path) -> None:
-    """Whether something can be written there is known before anything takes time.
+def _check_place(path: Path, *, folder: bool) -> None:
+    """Whether a file (or folder) can be written there, its card beside it, is known before anything takes time.
 
     Raises:
         ExportError: it cannot.
     """
-    nearest = path.absolute().parent
+    whole = path.resolve()
+    if not whole.name or (whole.exists() and not (whole.is_dir() if folder else whole.is_file())):
+        needed, found = "folder" if folder else "file", "a folder" if whole.is_dir() else "something else"
+        raise ExportError(f"{path}: the name of a {needed} is needed, there lies {found} already; give another -o")
+    nearest = whole.parent
     while not nearest.exists():
         nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ExportError(f"{path}: cannot be written: {nearest} must be a folder that can be written to")
+    for place in (nearest, whole) if folder and whole.exists() else (nearest,):
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ExportError(f"{path}: cannot be written: {place} must be a folder that can be written to")

@@ -258,6 +258,25 @@ def test_a_place_that_cannot_be_written_to_is_told_first(tmp_path: Path, checkpo
     (tmp_path / "file").write_text("")
     with pytest.raises(NasError, match="cannot be written"):
         export(checkpoint, tmp_path / "file" / "network.onnx", Wish(format="onnx"), data=DATA)
+    with pytest.raises(NasError, match="a file is needed, there lies a folder already"):
+        export(checkpoint, tmp_path, Wish(format="onnx-int8"), data=DATA)
+    with pytest.raises(NasError, match="a folder is needed, there lies something else already"):
+        export(checkpoint, tmp_path / "file", Wish(format="torch"), data=DATA)
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+def test_a_folder_may_be_the_one_that_one_is_in(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "notes.py").write_text("mine")
+    monkeypatch.chdir(here)
+    report = export(checkpoint, Path(), Wish(format="torch"), data=DATA)
+    machine, _ = write_card(checkpoint, Path(), report)
+    assert {path.name for path in here.iterdir()} == {"notes.py", "model.py", "weights.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "here.card.json", "here.card.md"}
+    assert set(json.loads(machine.read_text())["sha256"]) == {"model.py", "weights.pt"}
 
 
 def test_a_file_that_differs_is_not_written(
