@@ -8,6 +8,7 @@ import dataclasses
 import io
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -109,6 +110,22 @@ class Checkpoint:
         network.to_empty(device="cpu")
         network.load_state_dict(self.state)
         return network.eval()
+
+    @property
+    def judged(self) -> tuple[float, str] | None:
+        """Its accuracy, in [0, 1], and the split that it was measured on, as far as the checkpoint tells."""
+        for key, split in (("test_accuracy", "test"), ("accuracy", "validation")):
+            if isinstance(self.metrics.get(key), float):
+                return self.metrics[key], split
+        return None
+
+    def at(self, resolution: int) -> "Checkpoint":
+        """The same weights for images of so many pixels a side; what was measured at another size is not told of it."""
+        if resolution == self.architecture.resolution:
+            return self
+        metrics = {key: value for key, value in self.metrics.items() if not re.search("accuracy|loss|curve", key)}
+        architecture = dataclasses.replace(self.architecture, resolution=resolution)
+        return dataclasses.replace(self, architecture=architecture, metrics=metrics)
 
     def divided_as(self, start: "Checkpoint") -> "Checkpoint":
         """The same, saying that the images it has seen were divided by the seed of `start`, which it was made from."""

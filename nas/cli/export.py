@@ -1,6 +1,5 @@
 """`nas export`: a network as files to ship."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,9 @@ from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import images_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from latency.target import Target
     from nas.checkpoint import Checkpoint
 
@@ -70,7 +72,7 @@ def export(
     """
     from nas.evaluation import as_trained
     from nas.shipping.card import write_card
-    from nas.shipping.formats import SUFFIXES, Wish
+    from nas.shipping.formats import COMPARED, SUFFIXES, Wish
     from nas.shipping.formats import export as write
 
     wish = Wish(
@@ -89,8 +91,9 @@ def export(
         seed,
     )
     images = None if data is None else as_trained(images_of(checkpoint, data, strict=False, seed=None), checkpoint)
+    whole = _whole(checkpoint, data, images=COMPARED) if data is not None and preprocess else []
     with progress_bar("exporting") as bar:
-        report = write(checkpoint, path, wish, data=images, seed=seed, on_progress=bar)
+        report = write(checkpoint, path, wish, data=images, whole=whole, seed=seed, on_progress=bar)
     report["weights"] = "trained" if trained else "random"
     cards = write_card(checkpoint, path, report)
     report["card"] = str(cards[0])
@@ -103,13 +106,19 @@ def export(
 def _show(report: dict[str, Any]) -> None:
     from nas.shipping.card import left_in_float
 
-    said = "" if report["accuracy"] is None else f", accuracy {report['accuracy']:.1%}"
+    said = ""
+    if report["accuracy"] is not None:
+        said = f", accuracy {report['accuracy']:.1%} on the {report['accuracy_split']} split"
     if report.get("float_accuracy") is not None:
         said += f" ({report['float_accuracy']:.1%} in float32; top-1 alike on {report['agreement']:.1%} of validation)"
     stdout.print(
         f"{report['path']}: {report['bytes']:,} bytes{said}; logits differ by at most {report['max_abs_diff']:.2g} from the "
         f"checkpoint's on {report['compared_on']}"
     )
+    if whole := report.get("whole_images"):
+        stdout.print(
+            f"cropping and resizing by itself it says the same of {whole['agreement']:.0%} of {whole['images']} test images"
+        )
     if latency := report.get("latency"):
         beside = "" if latency["float_ms"] is None else f", {latency['float_ms']:.3g} ms in float32 beside it"
         unstable = "" if latency["stable"] else " (unstable)"
@@ -127,9 +136,17 @@ def _checkpoint(arch: str, changes: dict[str, Any], seed: int) -> "tuple[Checkpo
 
     architecture = load_architecture(arch, **changes)
     if arch.endswith(CHECKPOINTS):
-        return dataclasses.replace(load_checkpoint(Path(arch)), architecture=architecture), True
+        return load_checkpoint(Path(arch)).at(architecture.resolution), True
     note(f"{arch} has no weights: random ones from seed {seed} are exported")
     return deployment.random_checkpoint(architecture, seed=seed), False
+
+
+def _whole(checkpoint: "Checkpoint", source: str, *, images: int) -> "list[NDArray[np.uint8]]":
+    """Images of the test split at their own size."""
+    from nas.data.loading import whole_test_images
+
+    seed = int(checkpoint.metrics.get("seed", 0))
+    return whole_test_images(source, channels=checkpoint.architecture.channels, seed=seed, images=images)
 
 
 def _target(name: str | None, format: str) -> "Target | None":  # noqa: A002

@@ -59,11 +59,12 @@ def _text(card: Mapping[str, Any], path: Path) -> str:
         ("parameters, MACs", f"{card['cost']['params']:,}, {card['cost']['macs']:,}"),
         ("weights", export.get("weights", "trained")),
         ("trained on", card["data"]["name"]),
-        ("accuracy", _share(export.get("accuracy"))),
-        ("accuracy in float32", _share(export.get("float_accuracy"))),
-        ("top-1 as in float32", _share(export.get("agreement"))),
+        (f"accuracy on the {export.get('accuracy_split')} split", _share(export.get("accuracy"))),
+        ("in float32 there", _share(export.get("float_accuracy"))),
+        ("top-1 as in float32, on the validation split", _share(export.get("agreement"))),
         ("largest difference of a logit", f"{export['max_abs_diff']:.2g}"),
         ("compared on", export.get("compared_on")),
+        ("cropping and resizing by itself", _whole(export.get("whole_images"))),
         ("left in float", left_in_float(export)),
         *((f"latency on {one['target']}", _latency(one)) for one in [export.get("latency")] if one),
     ]
@@ -107,6 +108,12 @@ def left_in_float(export: Mapping[str, Any]) -> str | None:
 
 def _share(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}"
+
+
+def _whole(tried: Mapping[str, Any] | None) -> str | None:
+    if tried is None:
+        return None
+    return f"the same top-1 on {tried['agreement']:.0%} of {tried['images']} test images of their own size"
 
 
 def _latency(one: Mapping[str, Any]) -> str:

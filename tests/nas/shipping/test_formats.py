@@ -113,6 +113,28 @@ def test_preprocessing_belongs_to_the_file(tmp_path: Path, checkpoint: Checkpoin
     assert np.allclose(logits, wanted.numpy(), atol=1e-3)
 
 
+def whole_images(count: int = 12) -> list[np.ndarray]:
+    """Test images four times as large, between bands that are cut off."""
+    larger = np.kron(DATA.test.images[:count, 0].numpy(), np.ones((4, 4), np.uint8))
+    return list(np.pad(larger, ((0, 0), (0, 0), (8, 8)))[..., None])
+
+
+@pytest.mark.parametrize("format_", ["onnx", "onnx-int8", "ort"])
+def test_a_file_that_crops_and_resizes_is_tried_on_images_of_their_own_size(
+    tmp_path: Path, checkpoint: Checkpoint, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wish = tmp_path / "pixels", Wish(format=format_, preprocessing=True, max_drop=0.05, min_agreement=0.9)
+    report = export(checkpoint, path, wish, data=DATA, whole=whole_images())
+    assert report["whole_images"]["images"] == 12
+    assert report["whole_images"]["agreement"] >= 0.75
+    assert "test images of their own size" in write_card(checkpoint, path, report)[1].read_text()
+    path.unlink()
+    monkeypatch.setattr(formats, "decode", lambda pixels, **size: decode(np.rot90(pixels).copy(), **size))
+    with pytest.raises(ExportError, match=r"cropping and resizing .* of 12 test images; nothing was written"):
+        export(checkpoint, path, wish, data=DATA, whole=whole_images())
+    assert not path.exists()
+
+
 @pytest.mark.parametrize("format_", ["onnx-int8", "ort"])
 def test_preprocessing_goes_with_every_onnx_format(tmp_path: Path, checkpoint: Checkpoint, format_: str) -> None:
     path = tmp_path / "pixels"
