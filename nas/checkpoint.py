@@ -20,13 +20,14 @@ import torch
 from torch import Tensor
 
 from nas.errors import CheckpointError
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.errors import ArchitectureError
 from searchspace.files import write_atomically
 from searchspace.network import Network
 
 FORMAT = 1
 KEYS = ("format", "architecture", "state", "metrics", "classes", "data", "recipe")
+MOST_PARAMS = 1 << 28  # a gigabyte in float32; a file that asks for more would have its reader run out of memory
 
 
 class Described(Protocol):
@@ -171,9 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: is not a checkpoint of `nas train` or `nas search`; `nas import` makes one from plain weights"
         )
     try:
-        for key in ("architecture", "state", "metrics", "data", "recipe"):
-            if not isinstance(content[key], dict):
-                raise CheckpointError(f"{key} must be a mapping, got {type(content[key]).__name__}")
+        require_mappings(content, "architecture", "state", "metrics", "data", "recipe")
         return Checkpoint(
             architecture=Architecture.from_dict(content["architecture"]),
             state=content["state"],
@@ -227,8 +226,26 @@ def unpack(path: Path, *, what: str) -> dict[str, Any]:
     return content
 
 
+def require_mappings(content: Mapping[str, Any], *keys: str) -> None:
+    """Refuse what a file holds if something in it is no mapping.
+
+    Raises:
+        CheckpointError: something is none.
+    """
+    for key in keys:
+        if not isinstance(content[key], dict):
+            raise CheckpointError(f"{key} must be a mapping, got {type(content[key]).__name__}")
+
+
 def unfilled_network(architecture: Architecture) -> Network:
-    """A network whose tensors have names, shapes and types but no memory: nothing is drawn, so no random state changes."""
+    """A network whose tensors have names, shapes and types but no memory: nothing is drawn, so no random state changes.
+
+    Raises:
+        CheckpointError: it has more than `MOST_PARAMS` parameters.
+    """
+    params = lower(architecture).params
+    if params > MOST_PARAMS:
+        raise CheckpointError(f"a network of at most {MOST_PARAMS:,} parameters is needed, got one of {params:,}")
     with torch.device("meta"):
         return Network(architecture)
 
