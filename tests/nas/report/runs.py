@@ -2,12 +2,17 @@
 
 import dataclasses
 import json
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
 
+from latency.fake import FakeDevice
+from latency.model import LatencyModel
+from latency.profiling import profile_target
+from latency.target import load_target
 from nas.checkpoint import Checkpoint, save_checkpoint
 from nas.compression.container import save_compressed
 from nas.compression.magnitude import Pruned, layers, masks
@@ -19,12 +24,28 @@ from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
 from searchspace.width import set_width, widths
+from tests.latency.profiled import QUICK
 
 SPACE = load_space("default").adapt(channels=3, classes=10, resolution=32)
+MODELLED = 40  # networks
 
 
 def architectures(count: int) -> list[Architecture]:
     return [SPACE.sample(RandomSuggest(seed)) for seed in range(count)]
+
+
+@cache
+def latency_model() -> LatencyModel:
+    """A model of the space's networks, fitted to what a pretended device measured of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        return profile_target(
+            load_target("host"),
+            architectures(MODELLED),
+            networks=MODELLED,
+            device=FakeDevice(),
+            effort=QUICK,
+            folder=Path(folder),
+        )
 
 
 def _json(path: Path, content: Any) -> None:
@@ -35,6 +56,7 @@ def search_run(folder: Path, *, finished: bool = True, study_name: str = "search
     """A search of six candidates, three of them finalists, one of these dominated."""
     (folder / "finalists").mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
+    latency_model().save(folder / "latency_model.json")
     candidates = architectures(6)
     study = open_study(f"sqlite:///{folder / 'study.db'}", study_name, identity={})
     _json(folder / STUDY_FILE, {"study": study_name})

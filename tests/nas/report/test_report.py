@@ -11,7 +11,15 @@ from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
 from nas.storage import STUDY_FILE, open_study
-from tests.nas.report.runs import compression_run, search_run, training_run, trimming_run
+from tests.nas.report.runs import (
+    MODELLED,
+    architectures,
+    compression_run,
+    latency_model,
+    search_run,
+    training_run,
+    trimming_run,
+)
 
 MAKERS = [search_run, trimming_run, training_run, compression_run]
 
@@ -19,7 +27,7 @@ MAKERS = [search_run, trimming_run, training_run, compression_run]
 @pytest.mark.parametrize(
     ("make", "sections"),
     [
-        (search_run, ["Front", "Learning curves", "Candidates", "Rank fidelity"]),
+        (search_run, ["Front", "Learning curves", "Candidates", "Rank fidelity", "Latency model"]),
         (trimming_run, ["Path", "Widths"]),
         (training_run, ["Learning curves"]),
         (compression_run, ["Stages", "Sizes"]),
@@ -48,6 +56,23 @@ def test_each_finalist_is_drawn_and_linked(tmp_path: Path) -> None:
     assert all(f'href="#network-{fingerprint}"' in html for fingerprint in linked)
 
 
+def test_the_latency_models_error_is_drawn_and_its_milliseconds_stage_by_stage(tmp_path: Path) -> None:
+    page = page_of(search_run(tmp_path / "run"))
+    (section,) = (section for section in page.sections if section.heading == "Latency model")
+    assert "within ±10 %" in section.text
+    assert section.figure is not None
+    rows = section.figure.spec["data"]["values"]
+    assert sum(row["which"] == "fitted to" for row in rows) == MODELLED
+    (first, second) = (row for row in rows if row["which"] == "this run's")
+    assert first["error"] == pytest.approx(second["error"]) == pytest.approx(1 / 1.01 - 1)
+    model = latency_model()
+    networks = {architecture.fingerprint: architecture for architecture in architectures(3)}
+    for drawn in page.networks:
+        told = dict(model.explain(networks[drawn.fingerprint]))
+        assert all(part.ms == pytest.approx(told[part.place]) for part in drawn.parts)
+        assert drawn.longest_ms > 0
+
+
 def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) -> None:
     page = page_of(search_run(tmp_path / "run"))
     figure = page.figures[0]
@@ -66,7 +91,7 @@ def test_an_unfinished_run_shows_what_there_is(make, tmp_path: Path) -> None:  #
 
 def test_candidates_are_those_of_the_study_that_was_opened_last(tmp_path: Path) -> None:
     run = search_run(tmp_path / "run", finished=False, study_name="photos")
-    assert [section.heading for section in page_of(run).sections] == ["Candidates", "Learning curves"]
+    assert [section.heading for section in page_of(run).sections] == ["Candidates", "Learning curves", "Latency model"]
     run = search_run(tmp_path / "other", study_name="photos")
     open_study(f"sqlite:///{run / 'study.db'}", "photos-2ms", identity={})
     (run / STUDY_FILE).write_text(json.dumps({"study": "photos-2ms"}))
