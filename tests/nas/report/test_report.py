@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -155,31 +156,37 @@ def test_remarks_about_the_second_run_are_told(tmp_path: Path) -> None:
     assert f"{second}: result.json is damaged and left out" in page_of(first, second).remarks
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[object, Path]:
+    """A run of each kind."""
+    return {make: make(tmp_path_factory.mktemp("runs") / "run") for make in MAKERS}
+
+
 @pytest.mark.parametrize(
-    ("make", "name", "key", "value"),
+    ("make", "name", "odd"),
     [
-        (search_run, "run.json", "request", None),
-        *((search_run, "result.json", "finalists", value) for value in (None, [{}], [1], {})),
-        *((search_run, "result.json", "front", value) for value in (None, [{}], "networks")),
-        *((search_run, "result.json", key, value) for key in ("rungs", "trials", "best") for value in (3, ["a"])),
-        *((trimming_run, "result.json", "steps", value) for value in (None, [{}], ["step"])),
-        (trimming_run, "result.json", "start_ms", "fast"),
-        *((training_run, "result.json", "curve", value) for value in (None, [3], {"images": 1})),
-        (training_run, "run.json", "request", []),
-        *((compression_run, "result.json", key, value) for key, value in (("tensors", [{}]), ("bytes", None))),
+        (search_run, "run.json", ("request", None)),
+        *((search_run, "result.json", ("finalists", value)) for value in (None, [{}], [1], {})),
+        *((search_run, "result.json", ("front", value)) for value in (None, [{}], "networks")),
+        *((search_run, "result.json", (key, value)) for key in ("rungs", "trials", "best") for value in (3, ["a"])),
+        *((trimming_run, "result.json", ("steps", value)) for value in (None, [{}], ["step"])),
+        (trimming_run, "result.json", ("start_ms", "fast")),
+        *((training_run, "result.json", ("curve", value)) for value in (None, [3], {"images": 1})),
+        (training_run, "run.json", ("request", [])),
+        *((compression_run, "result.json", odd) for odd in (("tensors", [{}]), ("bytes", None))),
     ],
 )
 def test_a_file_of_another_form_is_remarked_and_the_rest_is_shown(  # type: ignore[no-untyped-def]
-    make, name: str, key: str, value: object, tmp_path: Path
+    make, name: str, odd: tuple[str, object], whole: dict[object, Path], tmp_path: Path
 ) -> None:
-    run = make(tmp_path / "run")
+    run = shutil.copytree(whole[make], tmp_path / "run")
     content = json.loads((run / name).read_text())
-    (run / name).write_text(json.dumps({**content, key: value}))
-    page = page_of(run, trimming_run(tmp_path / "other"))
+    (run / name).write_text(json.dumps(content | dict([odd])))
+    page = page_of(run, whole[trimming_run])
     assert page.remarks
     assert page.networks
     assert render(page)
-    assert render(page_of(tmp_path / "other", run))
+    assert page_of(whole[trimming_run], run).sections
 
 
 def test_every_byte_of_a_compressed_file_is_accounted_for(tmp_path: Path) -> None:
