@@ -12,13 +12,13 @@ def compression_page(folder: Folder) -> Page:
     result, stages = folder.result("the compression"), _stages(folder)
     tensors = folder.objects(result, "tensors")
     sections = (
-        *folder.part("Stages", lambda: _accuracies(stages), []),
-        *folder.part("Sizes", lambda: _sizes(result, tensors), []),
-        *(() if result else folder.part("Densities", lambda: _densities(folder), [])),
+        *(folder.part("Stages", lambda: _accuracies(stages)) or []),
+        *(folder.part("Sizes", lambda: _sizes(result, tensors)) or []),
+        *(() if result else folder.part("Densities", lambda: _densities(folder)) or []),
     )
     return Page(
         title="Compression",
-        facts=folder.part("Results", lambda: _facts(result, tensors, folder.request), ()),
+        facts=folder.part("Results", lambda: _facts(result, tensors, folder.request)) or (),
         remarks=tuple(folder.remarks),
         sections=sections,
         networks=tuple(draw(last.architecture, folder.latency_model()) for last in list(stages.values())[-1:]),

@@ -26,8 +26,8 @@ class Kind:
         """A run of this kind, for a comparison."""
         return Compared(
             folder,
-            folder.part("Networks", lambda: self.points(folder), []),
-            folder.part("Learning curve", lambda: self.curve(folder), []),
+            folder.part("Networks", lambda: self.points(folder)) or [],
+            folder.part("Learning curve", lambda: self.curve(folder)) or [],
         )
 
 

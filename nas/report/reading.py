@@ -66,13 +66,13 @@ class Folder:
         self.remark(f"{key}: damaged and left out")
         return []
 
-    def part(self, what: str, make: Callable[[], Made], otherwise: Made) -> Made:
-        """What `make` makes of the run's files; `otherwise` and a remark where they are not as a run writes them."""
+    def part(self, what: str, make: Callable[[], Made]) -> Made | None:
+        """What `make` makes of the run's files; None and a remark where they are not as a run writes them."""
         try:
             return make()
         except ODD as error:
             self.remark(f"{what}: left out, since a file of the run is damaged ({type(error).__name__}: {error})")
-            return otherwise
+            return None
 
     def checkpoint(self, path: Path) -> Checkpoint | None:
         """A checkpoint, None where it is missing or damaged."""

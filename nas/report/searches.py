@@ -27,17 +27,17 @@ def search_page(folder: Folder) -> Page:
         folder.remark(
             f"a search with other limits has not ended: its candidates are shown (study `{name}`), and the front before"
         )
-    candidates = folder.part("Candidates", lambda: _candidate_rows(folder), [])
+    candidates = folder.part("Candidates", lambda: _candidate_rows(folder)) or []
     sections = [
-        *folder.part("Front", lambda: _front(result, finalists), []),
+        *(folder.part("Front", lambda: _front(result, finalists)) or []),
         *_candidates(candidates),
-        *folder.part("Rank fidelity", lambda: _agreement(result, finalists), []),
-        *folder.part("Latency model", lambda: error_section(model, finalists), []),
+        *(folder.part("Rank fidelity", lambda: _agreement(result, finalists)) or []),
+        *(folder.part("Latency model", lambda: error_section(model, finalists)) or []),
     ]
-    networks, curves = folder.part("Networks", lambda: _networks(folder, finalists, model), ([], []))
+    networks, curves = folder.part("Networks", lambda: _networks(folder, finalists, model)) or ([], [])
     return Page(
         title=f"Search for {about.get('target', 'a device')}",
-        facts=folder.part("Results", lambda: _facts(result, about, model), ()),
+        facts=folder.part("Results", lambda: _facts(result, about, model)) or (),
         remarks=tuple(folder.remarks),
         sections=(*sections[:1], *curve_section(curves), *sections[1:]),
         networks=tuple(networks),

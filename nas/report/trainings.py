@@ -29,9 +29,9 @@ def training_page(folder: Folder) -> Page:
 def training_points(folder: Folder) -> list[Point]:
     """The network of a training: the finished one, or as it was when it was best so far."""
     result = folder.result("training")
-    networks = [drawing.fingerprint for drawing in _networks(folder)]
+    fingerprint = next((drawn.fingerprint for drawn in _networks(folder)), "")
     if result:
-        return [Point(*networks[:1] or [""], "trained", None, result["validation_accuracy"])]
+        return [Point(fingerprint, "trained", None, result["validation_accuracy"])]
     accuracies = [look["accuracy"] for look in training_curve(folder)]
     return [Point("", "in training", None, max(accuracies))] if accuracies else []
 

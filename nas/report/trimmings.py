@@ -19,16 +19,16 @@ def trimming_page(folder: Folder) -> Page:
     result, about = folder.result("trimming"), folder.request
     steps = _steps(folder, result)
     model = folder.latency_model()
-    start, end = folder.part("Networks", lambda: _ends(folder, result, steps), (None, None))
-    final = [{"network": "trimmed", "fingerprint": "trimmed", **result}] if result else []
+    start, end = folder.part("Networks", lambda: _ends(folder, result, steps)) or (None, None)
+    final: list[Json] = [{"network": "trimmed", "fingerprint": "trimmed", **result}] if result else []
     sections = (
-        *folder.part("Path", lambda: _path(steps), []),
-        *folder.part("Widths", lambda: _widths(start, end), []),
-        *folder.part("Latency model", lambda: error_section(model, final), []),
+        *(folder.part("Path", lambda: _path(steps)) or []),
+        *(folder.part("Widths", lambda: _widths(start, end)) or []),
+        *(folder.part("Latency model", lambda: error_section(model, final)) or []),
     )
     return Page(
         title=f"Trimming for {about.get('target', 'a device')}",
-        facts=folder.part("Results", lambda: _facts(result, steps), ()),
+        facts=folder.part("Results", lambda: _facts(result, steps)) or (),
         remarks=tuple(folder.remarks),
         sections=sections,
         networks=_drawn(start, end, model),
