@@ -12,6 +12,9 @@ EMULATOR := qemu-aarch64-static:qemu-user-static \
 
 .PHONY: search test test-all check docs setup programs clean
 
+# Pictures of reports in a browser, which tests look at.
+test test-all: export SCREENSHOTS := $(CURDIR)/build/screenshots
+
 search: $(VENV)/.installed
 	$(BIN)/nas search --target host --data digits --trials 16 --rungs 1000,3000 --epochs 4 --out $(OUT)
 

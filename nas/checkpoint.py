@@ -4,9 +4,11 @@ A checkpoint is a `torch.save` archive of plain data and tensors. It is read by 
 anything that would run code, and every tensor is compared with what the architecture asks for.
 """
 
+import dataclasses
 import io
 import math
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,13 +20,14 @@ import torch
 from torch import Tensor
 
 from nas.errors import CheckpointError
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.errors import ArchitectureError
 from searchspace.files import write_atomically
 from searchspace.network import Network
 
 FORMAT = 1
 KEYS = ("format", "architecture", "state", "metrics", "classes", "data", "recipe")
+MOST_PARAMS = 1 << 28  # a gigabyte in float32; a file that asks for more would have its reader run out of memory
 
 
 class Described(Protocol):
@@ -109,6 +112,26 @@ class Checkpoint:
         network.load_state_dict(self.state)
         return network.eval()
 
+    @property
+    def judged(self) -> tuple[float, str] | None:
+        """Its accuracy, in [0, 1], and the split that it was measured on, as far as the checkpoint tells."""
+        for key, split in (("test_accuracy", "test"), ("accuracy", "validation")):
+            if isinstance(self.metrics.get(key), float):
+                return self.metrics[key], split
+        return None
+
+    def at(self, resolution: int) -> "Checkpoint":
+        """The same weights for images of so many pixels a side; what was measured at another size is not told of it."""
+        if resolution == self.architecture.resolution:
+            return self
+        metrics = {key: value for key, value in self.metrics.items() if not re.search("accuracy|loss|curve", key)}
+        architecture = dataclasses.replace(self.architecture, resolution=resolution)
+        return dataclasses.replace(self, architecture=architecture, metrics=metrics)
+
+    def divided_as(self, start: "Checkpoint") -> "Checkpoint":
+        """The same, saying that the images it has seen were divided by the seed of `start`, which it was made from."""
+        return dataclasses.replace(self, metrics={**self.metrics, "seed": start.metrics.get("seed", 0)})
+
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the same content always makes the same bytes.
@@ -149,9 +172,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: is not a checkpoint of `nas train` or `nas search`; `nas import` makes one from plain weights"
         )
     try:
-        for key in ("architecture", "state", "metrics", "data", "recipe"):
-            if not isinstance(content[key], dict):
-                raise CheckpointError(f"{key} must be a mapping, got {type(content[key]).__name__}")
+        require_mappings(content, "architecture", "state", "metrics", "data", "recipe")
         return Checkpoint(
             architecture=Architecture.from_dict(content["architecture"]),
             state=content["state"],
@@ -205,8 +226,26 @@ def unpack(path: Path, *, what: str) -> dict[str, Any]:
     return content
 
 
+def require_mappings(content: Mapping[str, Any], *keys: str) -> None:
+    """Refuse what a file holds if something in it is no mapping.
+
+    Raises:
+        CheckpointError: something is none.
+    """
+    for key in keys:
+        if not isinstance(content[key], dict):
+            raise CheckpointError(f"{key} must be a mapping, got {type(content[key]).__name__}")
+
+
 def unfilled_network(architecture: Architecture) -> Network:
-    """A network whose tensors have names, shapes and types but no memory: nothing is drawn, so no random state changes."""
+    """A network whose tensors have names, shapes and types but no memory: nothing is drawn, so no random state changes.
+
+    Raises:
+        CheckpointError: it has more than `MOST_PARAMS` parameters.
+    """
+    params = lower(architecture).params
+    if params > MOST_PARAMS:
+        raise CheckpointError(f"a network of at most {MOST_PARAMS:,} parameters is needed, got one of {params:,}")
     with torch.device("meta"):
         return Network(architecture)
 

@@ -170,8 +170,7 @@ class Family:
     def save(self, name: str, checkpoint: Checkpoint) -> Path:
         """Write a network of this family; it says by which seed the start's images were divided, since it has seen the same."""
         path = self.run.file(name)
-        metrics = {**checkpoint.metrics, "seed": self.start.metrics.get("seed", 0)}
-        save_checkpoint(path, dataclasses.replace(checkpoint, metrics=metrics))
+        save_checkpoint(path, checkpoint.divided_as(self.start))
         return path
 
     def kept(self, number: int) -> Step | None:

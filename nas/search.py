@@ -35,7 +35,7 @@ from nas.run import Run
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages
-from nas.storage import adopt
+from nas.storage import STUDY_FILE, adopt
 from nas.study import (
     FAILED,
     INFEASIBLE,
@@ -220,6 +220,7 @@ def run_search(
         stages=settings.stages,
     )
     study, problem = task.open(), task.problem()
+    run.write_json(STUDY_FILE, {"study": study.study_name})
     if reused := adopt(study, lambda one: problem.judge(one).violations, infeasible=INFEASIBLE):
         events.note(f"{reused} candidates of the search with other limits are taken over")
     if settings.storage is not None:  # others may join it; what lies in the run's folder is this machine's

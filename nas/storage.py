@@ -19,6 +19,7 @@ from searchspace.architecture import Architecture
 FORMAT = 1
 SQLITE_PATIENCE_S = 60.0
 IDENTITY, LIMITS = "identity", "limits"
+STUDY_FILE = "study.json"  # in a run's folder: which study of the storage was opened last
 Violations = Callable[[Architecture], Mapping[str, float]]
 """By how much a network is beyond each limit, by name; 0 or less: it is within."""
 

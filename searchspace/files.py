@@ -1,9 +1,11 @@
 """Reading plain data from text, and writing files so that a killed writer never leaves half of one."""
 
+import errno
 import json
 import os
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +55,56 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         NasError: the file cannot be written; the message names the path and the system's reason.
     """
-    temporary: Path | None = None
+    write_together({path: content})
+
+
+def write_together(files: Mapping[Path, bytes]) -> None:
+    """Write files as `write_atomically` does, none of them taking its place before all are written.
+
+    Raises:
+        NasError: one cannot be written.
+    """
+    temporary: dict[Path, Path] = {}
+    path = Path()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+            temporary[path] = Path(name)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary[path].chmod(0o666 & ~_umask())
+        for path in files:
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        for path, written in temporary.items():
+            written.replace(path)
     except OSError as error:
         raise NasError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
     finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        for written in temporary.values():
+            written.unlink(missing_ok=True)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write files, by name, into a folder: a new one appears with all of them; into one that is there as `write_together` does.
+
+    Raises:
+        NasError: it cannot be written.
+    """
+    if path.exists():
+        write_together({path / name: content for name, content in files.items()})
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent) as temporary:
+            made = Path(temporary) / path.name
+            write_together({made / name: content for name, content in files.items()})
+            made.rename(path)
+    except OSError as error:
+        raise NasError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
 
 
 def _umask() -> int:

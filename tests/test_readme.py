@@ -1,7 +1,8 @@
 """The README's commands do what they say: every block of shell commands and of Python runs, in order, as a newcomer runs them.
 
 A block is run if its fence says `sh` or `python`. A comment before it says otherwise: ``<!-- slow -->`` for what takes minutes
-(run by `make test-all`), ``<!-- needs: … -->`` for what cannot run everywhere.
+(run by `make test-all`), ``<!-- needs: … -->`` for what cannot run everywhere. YAML files are read as what they are for; what is
+to be looked at only is `text`.
 """
 
 import os
@@ -12,17 +13,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import typer
+import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from latency.target import load_target
+from nas.cli import commands
+from nas.cli.console import app
+from searchspace.sampling import RandomSuggest
+from searchspace.space import load_space
+
+__all__ = ["commands"]  # what registers the commands
+
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"(?:<!-- (?P<mark>[^>]*) -->\n+)?```(?P<language>sh|python)\n(?P<text>.*?)```", re.DOTALL)
+BLOCK = re.compile(
+    r"(?:<!-- (?P<mark>[^>]*) -->\n+)?^```(?P<language>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE
+)
+LANGUAGES = {"sh", "python", "yaml", "text"}
+RUN = ("sh", "python")
+COMMAND = re.compile(r"^(\$ )?(\S*/)?(nas|make|pip|python3?|ssh|torchrun|export|exec) ", re.MULTILINE)
 TIMEOUT_S = 1200
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block of the README: its language, what the comment before it says, its text."""
+    """A block of the README: what its fence says it holds, what the comment before it says, its text."""
 
     language: str
     mark: str
@@ -67,15 +83,43 @@ def run(block: Block, folder: Path) -> None:
 
 def test_there_are_blocks_of_each_sort() -> None:
     found = blocks()
-    assert {block.language for block in found} == {"sh", "python"}
+    assert {block.language for block in found} == LANGUAGES, "every fence says what it holds"
     assert any(block.slow for block in found)
     assert all(block.mark in ("", "slow") or block.needs for block in found)
+
+
+def test_no_command_is_in_a_block_that_is_not_run() -> None:
+    for block in blocks():
+        assert block.language in RUN or not COMMAND.search(block.text), block.text
+    assert all(COMMAND.search(block.text) for block in blocks() if block.language == "sh")
+
+
+def test_yaml_files_are_what_they_are_said_to_be(tmp_path: Path) -> None:
+    kinds = []
+    for index, block in enumerate(block for block in blocks() if block.language == "yaml"):
+        path = tmp_path / f"{index}.yaml"
+        path.write_text(block.text, encoding="utf-8")
+        content = yaml.safe_load(block.text)
+        if "stages" in content:
+            kinds.append("space")
+            space = load_space(str(path)).adapt(channels=3, classes=10, resolution=32)
+            assert space.sample(RandomSuggest(0)).classes == 10
+        elif "device" in content:
+            kinds.append("target")
+            assert load_target(str(path)).name == content["name"]
+        else:
+            kinds.append(content["kind"])
+            (container,) = content["spec"]["template"]["spec"]["containers"]
+            command = typer.main.get_command(app).commands[container["command"][1]]  # type: ignore[attr-defined]
+            options = {option for parameter in command.params for option in parameter.opts}
+            assert {part for part in container["command"] if part.startswith("--")} <= options
+    assert kinds == ["space", "Job", "target"]
 
 
 def test_quick_blocks_run(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     for block in blocks():
-        if not block.mark:
+        if block.language in RUN and not block.mark:
             run(block, tmp_path)
 
 
@@ -83,5 +127,5 @@ def test_quick_blocks_run(tmp_path: Path) -> None:
 def test_the_whole_tour_runs(tmp_path: Path) -> None:
     photos(tmp_path / "photos")
     for block in blocks():
-        if not block.needs:
+        if block.language in RUN and not block.needs:
             run(block, tmp_path)

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nas.cli import options
 from nas.cli.console import app, progress_bar, show_json, stdout
-from nas.cli.images import load_images
+from nas.cli.images import images_of
 from nas.cli.running import Shown
 
 if TYPE_CHECKING:
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def compress(
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.", callback=options.network)
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.")],
     data: options.Data = "digits",
     density: Annotated[float, typer.Option(help="Share of the weights that stays; divided among the layers.")] = 0.33,
     layer_density: Annotated[
@@ -48,12 +46,13 @@ def compress(
     Example: [bold]nas compress network.pt --data photos/ --density 0.3 -o network.nasz[/]
     """
     from nas.checkpoint import load_checkpoint
-    from nas.compression.squeezing import Settings
+    from nas.compression.squeezing import Settings, compressible
     from nas.compression.squeezing import compress as squeeze
     from nas.evaluation import as_trained
     from nas.recipe import load_recipe
     from nas.run import open_run
 
+    name, checkpoint = options.name_of(checkpoint), options.network(checkpoint)
     start = load_checkpoint(checkpoint)
     how = load_recipe(recipe)
     if epochs is not None:
@@ -68,21 +67,14 @@ def compress(
         tune=dataclasses.replace(how, lr=how.lr / 10, weight_decay=0.0),
         seed=seed,
     )
-    architecture = start.architecture
-    images = load_images(
-        data,
-        resolution=architecture.resolution,
-        channels=architecture.channels,
-        strict=strict,
-        seed=int(start.metrics.get("seed", 0)),
-    )
-    images = as_trained(images, start)
+    compressible(start, settings)  # what cannot be done as asked takes no folder
+    images = as_trained(images_of(start, data, strict=strict, seed=None), start)
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,
         **dataclasses.asdict(settings),
     }
-    folder = out or Path("runs") / f"compress-{images.name}-{checkpoint.stem}"
+    folder = out or Path("runs") / f"compress-{images.name}-{name}"
     with open_run(folder, kind="compress", request=request) as run:
         with progress_bar("compressing") as bar:
             result = squeeze(run, start, images, settings=settings, events=Shown(bar), path=output)

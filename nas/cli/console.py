@@ -66,6 +66,7 @@ def show_json(result: Mapping[str, Any]) -> None:
     """The result for machines: one JSON object on stdout; a number that JSON cannot say (infinity, not a number) is null."""
     plain = json.loads(json.dumps(result, default=_plain), parse_constant=lambda _: None)
     sys.stdout.write(json.dumps(plain, allow_nan=False) + "\n")
+    sys.stdout.flush()  # a command that goes on serving is waited for at the other end of a pipe
 
 
 def note(message: str) -> None:

@@ -1,6 +1,5 @@
 """`nas export`: a network as files to ship."""
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +10,9 @@ from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import images_of
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from latency.target import Target
     from nas.checkpoint import Checkpoint
 
@@ -21,9 +23,7 @@ NOWHERE = "none"
 def export(
     arch: Annotated[
         str,
-        typer.Argument(
-            metavar="ARCH", help="Checkpoint or run; or name or file of an architecture.", callback=options.network
-        ),
+        typer.Argument(metavar="ARCH", help="Checkpoint or run; or name or file of an architecture."),
     ],
     format: Annotated[  # noqa: A002
         str, typer.Option("--format", help="onnx, onnx-int8, ort, torch, pte (ExecuTorch) or tflite (LiteRT).")
@@ -72,7 +72,7 @@ def export(
     """
     from nas.evaluation import as_trained
     from nas.shipping.card import write_card
-    from nas.shipping.formats import SUFFIXES, Wish
+    from nas.shipping.formats import COMPARED, SUFFIXES, Wish
     from nas.shipping.formats import export as write
 
     wish = Wish(
@@ -84,15 +84,16 @@ def export(
         calibration_images=calibration_images,
         measured_on=_target(measure, format),
     )
+    path = output or Path(options.name_of(arch) + SUFFIXES[format])
     checkpoint, trained = _checkpoint(
-        arch,
+        options.network(arch),
         {"width_multiplier": width_multiplier, "resolution": resolution, "classes": classes, "channels": channels},
         seed,
     )
     images = None if data is None else as_trained(images_of(checkpoint, data, strict=False, seed=None), checkpoint)
-    path = output or Path(Path(arch).stem + SUFFIXES[format])
+    whole = _whole(checkpoint, data, images=COMPARED) if data is not None and preprocess else []
     with progress_bar("exporting") as bar:
-        report = write(checkpoint, path, wish, data=images, seed=seed, on_progress=bar)
+        report = write(checkpoint, path, wish, data=images, whole=whole, seed=seed, on_progress=bar)
     report["weights"] = "trained" if trained else "random"
     cards = write_card(checkpoint, path, report)
     report["card"] = str(cards[0])
@@ -103,19 +104,27 @@ def export(
 
 
 def _show(report: dict[str, Any]) -> None:
-    said = "" if report["accuracy"] is None else f", accuracy {report['accuracy']:.1%}"
+    from nas.shipping.card import left_in_float
+
+    said = ""
+    if report["accuracy"] is not None:
+        said = f", accuracy {report['accuracy']:.1%} on the {report['accuracy_split']} split"
     if report.get("float_accuracy") is not None:
         said += f" ({report['float_accuracy']:.1%} in float32; top-1 alike on {report['agreement']:.1%} of validation)"
     stdout.print(
         f"{report['path']}: {report['bytes']:,} bytes{said}; logits differ by at most {report['max_abs_diff']:.2g} from the "
         f"checkpoint's on {report['compared_on']}"
     )
+    if whole := report.get("whole_images"):
+        stdout.print(
+            f"cropping and resizing by itself it says the same of {whole['agreement']:.0%} of {whole['images']} test images"
+        )
     if latency := report.get("latency"):
         beside = "" if latency["float_ms"] is None else f", {latency['float_ms']:.3g} ms in float32 beside it"
         unstable = "" if latency["stable"] else " (unstable)"
         stdout.print(f"measured on {latency['target']}: {latency['ms']:.3g} ms{beside}{unstable}")
-    if report.get("float_layers"):
-        stdout.print(f"left in float, since 8 bits hurt them: {', '.join(report['float_layers'])}")
+    if left := left_in_float(report):
+        stdout.print(f"left in float, since 8 bits hurt there: {left}")
     stdout.print(f"model card: {Path(report['card']).with_suffix('.md')}")
 
 
@@ -127,9 +136,17 @@ def _checkpoint(arch: str, changes: dict[str, Any], seed: int) -> "tuple[Checkpo
 
     architecture = load_architecture(arch, **changes)
     if arch.endswith(CHECKPOINTS):
-        return dataclasses.replace(load_checkpoint(Path(arch)), architecture=architecture), True
+        return load_checkpoint(Path(arch)).at(architecture.resolution), True
     note(f"{arch} has no weights: random ones from seed {seed} are exported")
     return deployment.random_checkpoint(architecture, seed=seed), False
+
+
+def _whole(checkpoint: "Checkpoint", source: str, *, images: int) -> "list[NDArray[np.uint8]]":
+    """Images of the test split at their own size."""
+    from nas.data.loading import whole_test_images
+
+    seed = int(checkpoint.metrics.get("seed", 0))
+    return whole_test_images(source, channels=checkpoint.architecture.channels, seed=seed, images=images)
 
 
 def _target(name: str | None, format: str) -> "Target | None":  # noqa: A002

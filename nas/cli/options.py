@@ -22,6 +22,17 @@ def networks(values: list[str]) -> list[str]:
     return [network(value) for value in values]
 
 
+def name_of(given: str | Path) -> str:
+    """A name for what is made of a network, from how it was given: its run's (and the file's, where a run has several)."""
+    path = Path(given)
+    if path.is_dir():
+        return path.resolve().name
+    run = path.resolve().parent
+    if not path.exists() or not (run / "run.json").exists():
+        return path.stem
+    return run.name if path.stem == "network" else f"{run.name}-{path.stem}"
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 Target = Annotated[str, typer.Option("--target", help="Name of a target, or its YAML file (see `nas targets`).")]

@@ -11,7 +11,9 @@ from nas.cli.console import app, note, show_json, stdout
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a search, a training or a trimming.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Folder of a search, a training, a trimming or a compression.")
+    ],
     other: Annotated[Path | None, typer.Argument(metavar="[RUN2]", help="Another run to compare it with.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to; by default report.html in the run's folder.")
@@ -56,19 +58,21 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     json: options.Json = False,
 ) -> None:
-    """Serve Optuna's dashboard on a study, architectures and report attached, until interrupted.
+    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, until interrupted.
 
     Example: [bold]nas dashboard runs/search-photos-host[/]
     """
     from nas.errors import ReportError
-    from nas.report.board import attach, server
+    from nas.report.board import attach_architectures, attach_report, server
     from nas.report.kinds import page_of
     from nas.report.page import render
     from nas.report.reading import open_folder
+    from nas.report.searches import study_name
     from nas.storage import open_storage
 
     if run is None and storage is None:
         raise ReportError("a run or a storage is needed: `nas dashboard RUN`, or `nas dashboard --storage URL`")
+    name = None
     if run is not None:
         folder, kind = open_folder(run)
         if kind != "search":
@@ -77,8 +81,11 @@ def dashboard(
             if not (run / "study.db").exists():
                 raise ReportError(f"{run}: its study lies elsewhere; give the --storage that it was started with")
             storage = f"sqlite:///{run / 'study.db'}"
-        study = str(folder.json("result.json").get("study", "search"))
-        attach(open_storage(storage), run, study, render(page_of(run)))
+        name = study_name(folder)
+    opened = open_storage(str(storage))
+    attach_architectures(opened, name)
+    if run is not None and name is not None:
+        attach_report(opened, run, name, render(page_of(run)))
     served = server(str(storage), host=host, port=port, run=run)
     url = f"http://{host}:{served.server_port}/dashboard"
     if json:

@@ -7,6 +7,7 @@ What is stored of a tensor, in this order (integers little-endian; see docs/comp
     gaps       Huffman table and bits       how many zeros stand before it; the largest symbol is so many zeros and no weight
 """
 
+import math
 import struct
 from collections import Counter
 from dataclasses import dataclass
@@ -90,17 +91,25 @@ def decode(content: memoryview, shape: tuple[int, ...], *, clusters: int, entrie
     Raises:
         CompressionError: the content is not one that `encode` makes.
     """
+    weights = math.prod(shape)
+    for what, value, known in (
+        ("clusters", clusters, range(MOST_CLUSTERS + 1)),
+        ("entries", entries, range(weights + 1)),
+        ("gap_bits", gap_bits, GAP_BITS),
+    ):
+        if value not in known:
+            raise CompressionError(f"a coded tensor's {what} must be from {known[0]} to {known[-1]}, got {value}")
     try:
         codebook = np.frombuffer(content[: 4 * clusters], "<f4")
         codes, rest = _unhuffman(content[4 * clusters :])
         symbols, rest = _unhuffman(rest)
         zeros = _zeros(symbols, gap_bits)
         places = np.cumsum(zeros + 1) - 1
-        flat = np.zeros(int(np.prod(shape, dtype=np.int64)), np.float32)
+        flat = np.zeros(weights, np.float32)
         if len(rest) or len(codes) != entries or len(places) != entries:
             raise ValueError("lengths differ")
         flat[places] = codebook[codes]
-    except (ValueError, IndexError, struct.error) as error:
+    except (ValueError, IndexError, OverflowError, MemoryError, struct.error) as error:
         raise CompressionError(f"a coded tensor is damaged ({error})") from error
     return flat.reshape(shape)
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from nas.checkpoint import Checkpoint, DataRecord, unfilled_network
+from nas.checkpoint import Checkpoint, DataRecord, require_mappings, unfilled_network
 from nas.compression.coding import MOST_CLUSTERS, decode, encode
 from nas.errors import CheckpointError, CompressionError
 from searchspace.architecture import Architecture
@@ -28,9 +28,11 @@ from searchspace.files import write_atomically
 MAGIC, VERSION = b"NASZ", 1
 SUFFIX = ".nasz"
 DIGEST_BYTES = 32
-LONGEST_HEADER = 1 << 26
+LONGEST_HEADER = 1 << 24  # bytes, inflated
 _START = struct.Struct("<4sBI")
 _TYPES = {"float32": "<f4", "int64": "<i8"}
+DAMAGED = (zlib.error, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, MemoryError)
+"""What reading a header that none of ours wrote leads to."""
 
 
 @dataclass(frozen=True)
@@ -124,8 +126,8 @@ def parse(content: bytes, where: str) -> Checkpoint:
         return _checkpoint(json.loads(inflated), memoryview(content)[_START.size + length : -DIGEST_BYTES])
     except (CheckpointError, CompressionError, ArchitectureError) as error:
         raise CheckpointError(f"{where}: {error}") from error
-    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, NasError) as error:
-        raise CheckpointError(f"{where}: is damaged ({error})") from error
+    except (*DAMAGED, NasError) as error:
+        raise CheckpointError(f"{where}: is damaged ({str(error) or type(error).__name__})") from error
 
 
 def _packed(name: str, tensor: torch.Tensor) -> tuple[dict[str, Any], bytes, TensorSize]:
@@ -143,6 +145,7 @@ def _packed(name: str, tensor: torch.Tensor) -> tuple[dict[str, Any], bytes, Ten
 
 
 def _checkpoint(header: Mapping[str, Any], content: memoryview) -> Checkpoint:
+    require_mappings(header, "architecture", "data", "metrics", "recipe")
     architecture = Architecture.from_dict(header["architecture"])
     expected = unfilled_network(architecture).state_dict()
     state = {}
@@ -150,6 +153,8 @@ def _checkpoint(header: Mapping[str, Any], content: memoryview) -> Checkpoint:
         name, shape, size = str(about["name"]), tuple(map(int, about["shape"])), int(about["bytes"])
         if name not in expected or tuple(expected[name].shape) != shape:  # before any memory is taken
             raise CheckpointError(f"{name}: is not a tensor of the architecture in this shape")
+        if not 0 <= size <= len(content):
+            raise ValueError(f"{name} has {size} bytes of {len(content)}")
         piece, content = content[:size], content[size:]
         if "clusters" in about:
             numbers = {key: int(about[key]) for key in ("clusters", "entries", "gap_bits")}

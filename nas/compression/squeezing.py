@@ -116,10 +116,8 @@ def compress(
     Raises:
         CompressionError: no layer is worth it, or a named one is not there.
     """
+    found = compressible(start, settings)
     stages = _Stages(run, data, settings, events)
-    found = layers(start)
-    if not found:
-        raise CompressionError("a network with a layer of at least 256 weights is needed: there is nothing to compress")
     densities = stages.densities(start, found)
     pruned = stages.pruned(start, densities)
     shared = settled(stages.shared(pruned, found))
@@ -145,6 +143,50 @@ def compress(
     )
 
 
+def compressible(start: Checkpoint, settings: Settings) -> tuple[Layer, ...]:
+    """The layers of a network that are pruned and shared; that it can be done as asked is known before anything is begun.
+
+    Raises:
+        CompressionError: no layer is worth it, a named one is not there, or the densities cannot be met together.
+    """
+    found = layers(start)
+    if not found:
+        raise CompressionError("a network with a layer of at least 256 weights is needed: there is nothing to compress")
+    asked = _asked(settings)
+    unknown = sorted(asked.keys() - {layer.name for layer in found})
+    if unknown:
+        known = ", ".join(layer.name.removesuffix(".weight") for layer in found)
+        raise CompressionError(
+            f"a layer of the network is needed, got {unknown[0].removesuffix('.weight')!r}; known: {known}"
+        )
+    if free := tuple(layer for layer in found if layer.name not in asked):
+        _density_of(free, found, settings)
+    return found
+
+
+def _asked(settings: Settings) -> dict[str, float]:
+    """Densities that were asked for, by the tensor's name."""
+    return {f"{name}.weight": density for name, density in settings.layer_densities.items()}
+
+
+def _density_of(free: tuple[Layer, ...], found: tuple[Layer, ...], settings: Settings) -> float:
+    """Share of the weights of layers without a density of their own that stays.
+
+    Raises:
+        CompressionError: the others leave them too few, or more than there are.
+    """
+    asked = _asked(settings)
+    left = settings.density * sum(layer.weights for layer in found)
+    left -= sum(asked[layer.name] * layer.weights for layer in found if layer.name in asked)
+    density = left / sum(layer.weights for layer in free)
+    if not 0 < density <= 1:
+        raise CompressionError(
+            f"--density {settings.density:g} cannot be met: the layers that were given one of their own leave "
+            f"{density:.2g} for the others"
+        )
+    return density
+
+
 @dataclass(frozen=True)
 class _Stages:
     run: Run
@@ -154,27 +196,13 @@ class _Stages:
 
     def densities(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, float]:
         """The share of each layer's weights that stays, chosen once for the run."""
-        asked = {f"{name}.weight": density for name, density in self.settings.layer_densities.items()}
-        unknown = sorted(asked.keys() - {layer.name for layer in found})
-        if unknown:
-            known = ", ".join(layer.name.removesuffix(".weight") for layer in found)
-            raise CompressionError(
-                f"a layer of the network is needed, got {unknown[0].removesuffix('.weight')!r}; known: {known}"
-            )
+        asked = _asked(self.settings)
         free = tuple(layer for layer in found if layer.name not in asked)
         if not free:
             return asked
 
         def choose() -> dict[str, float]:
-            left = self.settings.density * sum(layer.weights for layer in found)
-            left -= sum(asked[layer.name] * layer.weights for layer in found if layer.name in asked)
-            share_left = left / sum(layer.weights for layer in free)
-            if not 0 < share_left <= 1:
-                raise CompressionError(
-                    f"--density {self.settings.density:g} cannot be met: the layers that were given one of their own leave "
-                    f"{share_left:.2g} for the others"
-                )
-            return choose_densities(free, self._drops(start, free), share_left)
+            return choose_densities(free, self._drops(start, free), _density_of(free, found, self.settings))
 
         chosen: dict[str, float] = self.run.once("densities", choose)
         return {**chosen, **asked}
@@ -225,10 +253,11 @@ class _Stages:
             constraint=constraint,
             on_progress=lambda said, done, total: self.events.progress(f"{what}: {said}", done, total),
         )
-        save_checkpoint(path, result.checkpoint)
+        trained = result.checkpoint.divided_as(before)
+        save_checkpoint(path, trained)
         state_file.unlink(missing_ok=True)
         self.events.note(f"{what}: validation accuracy {result.accuracy:.2%}")
-        return result.checkpoint
+        return trained
 
     def _drops(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, dict[float, float]]:
         """Accuracy lost on some validation images when one layer alone is pruned, by layer and density."""

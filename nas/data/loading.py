@@ -1,5 +1,6 @@
 """From `--data` to images in memory."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,12 +19,15 @@ from nas.data.folder import folder_source
 from nas.data.hub import hub_source
 from nas.data.idx import idx_files, idx_source
 from nas.data.parquet import parquet_files, parquet_source
+from nas.data.pixels import whole
 from nas.data.shards import shard_files, shard_source
 from nas.data.source import Progress, Rows, Source
 from nas.data.splitting import Division, divide, sample
 from nas.errors import DataError
 from searchspace.files import cache_folder
 
+VALIDATION_SHARE, TEST_SHARE = 0.1, 0.15
+"""Of every class, where the source gives no such split."""
 MEMORY_SHARE = 0.4
 """Decoded images that take more of the machine's memory than this stay in their file, which is mapped."""
 IMBALANCE_TO_TELL = 3
@@ -36,8 +40,8 @@ def load_data(
     resolution: int | None = None,
     channels: int | None = None,
     seed: int = 0,
-    validation: float = 0.1,
-    test: float = 0.15,
+    validation: float = VALIDATION_SHARE,
+    test: float = TEST_SHARE,
     strict: bool = False,
     limit: int | None = None,
     cache: Path | None = None,
@@ -91,6 +95,28 @@ def load_data(
         good = np.setdiff1d(everything, list(pictures.skipped))
         division = divided(good, f"{about}, {_count(len(skipped))} damaged and left out")
     return _assemble(images, pictures, division, skipped=skipped, notes=notes)
+
+
+def whole_test_images(source: str, *, channels: int, seed: int, images: int) -> list[NDArray[np.uint8]]:
+    """Some images of the test split at their own size, uint8 (H, W, channels): as what takes them by itself meets them.
+
+    Args:
+        source: as `load_data` takes it.
+        channels: 1 or 3.
+        seed: that the splits were drawn by.
+        images: how many at most; damaged ones are left out.
+
+    Raises:
+        DataError: as `load_data`.
+    """
+    found = sample(_index(source, _silent), None)
+    rows = divide(found, np.arange(len(found)), seed=seed, validation=VALIDATION_SHARE, test=TEST_SHARE).test
+    spread = np.unique(np.linspace(0, len(rows) - 1, images).astype(np.int64))
+    pictures = []
+    for _, encoded in found.read(rows[spread]):
+        with contextlib.suppress(Exception):  # whatever Pillow meets in a damaged image
+            pictures.append(whole(encoded, channels=channels))
+    return pictures
 
 
 def read_source(source: str, *, progress: Progress) -> Source:

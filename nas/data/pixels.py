@@ -64,15 +64,30 @@ def decode(encoded: Encoded, *, resolution: int, channels: int) -> NDArray[np.ui
     """
     image = _open(encoded)
     image.draft(None, (2 * resolution, 2 * resolution))  # large JPEGs: decode at a fraction of their size
-    image = _opaque(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+    image = _upright(image, channels)
     if image.size != (resolution, resolution):
         image = ImageOps.fit(image, (resolution, resolution), Image.Resampling.BICUBIC)
     return np.asarray(image, dtype=np.uint8).reshape(resolution, resolution, channels)
 
 
+def whole(encoded: Encoded, *, channels: int) -> NDArray[np.uint8]:
+    """An image at its own size, (H, W, channels); `decode` makes the same of it as of the encoded one.
+
+    Raises:
+        Exception: as `decode`.
+    """
+    pixels = np.asarray(_upright(_open(encoded), channels), dtype=np.uint8)
+    return pixels.reshape(*pixels.shape[:2], channels)
+
+
+def _upright(image: Image.Image, channels: int) -> Image.Image:
+    """An image as it is looked at, grey or in colour."""
+    return _opaque(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+
+
 def _open(encoded: Encoded) -> Image.Image:
     if isinstance(encoded, np.ndarray):
-        return Image.fromarray(encoded)
+        return Image.fromarray(encoded[..., 0] if encoded.shape[2:] == (1,) else encoded)
     if not encoded:
         raise ValueError("there is a label but no image")
     try:

@@ -14,7 +14,7 @@ Progress = Callable[[str, int, int], None]
 """Called with a stage (`reading`, `looking` (at headers), `decoding`), how many images are done, and how many there are."""
 
 Encoded = bytes | NDArray[np.uint8]
-"""An image file's bytes, or pixels as (H, W), (H, W, 3) or (H, W, 4)."""
+"""An image file's bytes, or pixels as (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)."""
 
 Rows = NDArray[np.int64]
 

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 
 from nas.errors import ReportError
 from nas.sampling.history import CANDIDATE
-from nas.storage import open_storage
+from nas.storage import IDENTITY, open_storage
 from searchspace.architecture import Architecture
 from searchspace.files import write_atomically
 
@@ -27,24 +27,35 @@ _CONSTRAINT = "constraints:"  # how Optuna 5 names each constraint of a trial
 _CONSTRAINTS = "constraints"  # where the dashboard looks for all of them
 
 
-def attach(storage: optuna.storages.BaseStorage, run: Path, study_name: str, html: str) -> None:
-    """Write the architectures and the report of a run where the dashboard shows them; what is there already stays.
+def attach_architectures(storage: optuna.storages.BaseStorage, name: str | None = None) -> None:
+    """Write the architectures of a study's candidates where the dashboard shows them; what is there already stays.
+
+    Args:
+        storage: of the study.
+        name: the study's; None: every search in the storage.
 
     Raises:
-        ReportError: the run has no such study, or the extra is not installed.
+        ReportError: there is no such study, or the extra is not installed.
     """
     dashboard = _dashboard()
-    try:
-        study = optuna.load_study(study_name=study_name, storage=storage)
-    except KeyError:
-        raise ReportError(
-            f"{run}: a study named {study_name!r} is needed, its storage has none; give --storage"
-        ) from None
-    for trial in study.get_trials(deepcopy=False):
-        candidate = trial.user_attrs.get(CANDIDATE)
-        shown = optuna.Trial(study, trial._trial_id)
-        if candidate is not None and not dashboard.get_note(shown):
-            dashboard.save_note(shown, _note(candidate))
+    for one in optuna.get_all_study_names(storage) if name is None else [name]:
+        study = _study(storage, one)
+        if IDENTITY not in study.user_attrs:  # somebody else's
+            continue
+        for trial in study.get_trials(deepcopy=False):
+            candidate = trial.user_attrs.get(CANDIDATE)
+            shown = optuna.Trial(study, trial._trial_id)
+            if candidate is not None and not dashboard.get_note(shown):
+                dashboard.save_note(shown, _note(candidate))
+
+
+def attach_report(storage: optuna.storages.BaseStorage, run: Path, name: str, html: str) -> None:
+    """Attach the report of a run to its study, once.
+
+    Raises:
+        ReportError: there is no such study.
+    """
+    study = _study(storage, name)
     report = run / ARTIFACTS / "report.html"
     write_atomically(report, html.encode())
     store = artifact_store(run)
@@ -56,6 +67,15 @@ def attach(storage: optuna.storages.BaseStorage, run: Path, study_name: str, htm
         upload_artifact(artifact_store=store, file_path=str(named), study_or_trial=study, mimetype="text/html")
         report = named
     report.unlink()
+
+
+def _study(storage: optuna.storages.BaseStorage, name: str) -> optuna.Study:
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        raise ReportError(
+            f"a study named {name!r} is needed, the storage has none; give the search's --storage"
+        ) from None
 
 
 def artifact_store(run: Path) -> FileSystemArtifactStore:

@@ -1,56 +1,59 @@
-"""Two runs side by side: their fronts (or their trimming paths) in one figure, their results in one table."""
+"""Two runs side by side: what each came to, in one table, and in one figure where they have something to draw in common."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from nas.report import figures
-from nas.report.content import Cell, Figure, Section, Table
-from nas.report.reading import Folder, number
-from nas.report.searches import Json
+from nas.report.content import Cell, Figure, Point, Section, Table
+from nas.report.reading import Folder, Json, number
 
 
-def comparison_section(first: Folder, second: Folder) -> Section:
+@dataclass(frozen=True)
+class Compared:
+    """One of the runs: its folder, the networks it came to, and its learning curve if it trained one network."""
+
+    folder: Folder
+    points: Sequence[Point]
+    curve: Sequence[Json] = ()
+
+
+def comparison_section(first: Compared, second: Compared) -> Section:
     """What the second run is beside the first; accuracies compare only where both runs had the same data."""
-    names = (first.path.name, second.path.name)
+    names = (first.folder.path.name, second.folder.path.name)
     if names[0] == names[1]:
-        names = (str(first.path), str(second.path))
-    rows: list[Json] = []
-    for name, folder in zip(names, (first, second), strict=True):
-        rows += [{"run": name, **point} for point in _points(folder)]
-    different = [
-        key
-        for key in ("data", "target", "space")
-        if _request(first).get(key) != _request(second).get(key) and key in _request(first) and key in _request(second)
+        names = (str(first.folder.path), str(second.folder.path))
+    runs = dict(zip(names, (first, second), strict=True))
+    rows = [
+        (
+            Cell(name),
+            Cell(point.network[:8], point.network),
+            Cell(point.which),
+            Cell(number(point.ms)),
+            Cell(number(point.accuracy, ".1%")),
+        )
+        for name, run in runs.items()
+        for point in run.points
     ]
-    text = f"The runs differ in {', '.join(different)}: compare with care." if different else ""
-    table = Table(
-        ("run", "network", "ms", "accuracy"),
-        tuple(
-            (
-                Cell(str(row["run"])),
-                Cell(str(row["network"])[:8]),
-                Cell(number(row["ms"])),
-                Cell(f"{row['accuracy']:.1%}"),
-            )
-            for row in rows
-        ),
-    )
-    alternative = f"Accuracy against milliseconds of {names[0]} and {names[1]}."
-    figure = Figure("comparison", "Both runs", alternative, figures.fronts(rows)) if rows else None
-    return Section(f"Compared with {names[1]}", text, figure, table)
+    table = Table(("run", "network", "which", "ms", "validation accuracy"), tuple(rows))
+    return Section(f"Compared with {names[1]}", _differences(first.folder, second.folder), _figure(runs), table)
 
 
-def _request(folder: Folder) -> Json:
-    request = folder.json("run.json").get("request", {})
-    return request if isinstance(request, dict) else {}
+def _differences(first: Folder, second: Folder) -> str:
+    """What was asked for otherwise, so that results may differ for that."""
+    one, other = first.request, second.request
+    keys = [key for key in ("data", "target", "space") if key in one and key in other and one[key] != other[key]]
+    return f"The runs differ in {', '.join(keys)}: compare with care." if keys else ""
 
 
-def _points(folder: Folder) -> list[Json]:
-    """The networks that a run ended with: a search's front, or the networks of each of trimming's steps."""
-    result = folder.json("result.json")
-    entries = result.get("front") or result.get("steps") or []
-    return [
-        {
-            "network": entry.get("fingerprint", ""),
-            "ms": entry["predicted_ms"] if entry.get("measured_ms") is None else entry["measured_ms"],
-            "accuracy": entry["accuracy"],
-        }
-        for entry in entries
+def _figure(runs: dict[str, Compared]) -> Figure | None:
+    """Accuracy against milliseconds; of two trainings, their curves."""
+    both = " and ".join(runs)
+    rows = [
+        {"run": name, **asdict(point)} for name, run in runs.items() for point in run.points if point.ms is not None
     ]
+    if rows:
+        return Figure("comparison", "Both runs", f"Accuracy against milliseconds of {both}.", figures.fronts(rows))
+    looks = [{**look, "network": name} for name, run in runs.items() for look in run.curve]
+    if looks:
+        return Figure("comparison", "Both runs", f"Accuracy while training of {both}.", figures.curves(looks))
+    return None

@@ -54,6 +54,23 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Point:
+    """A network that a run came to, for a comparison with another run.
+
+    Attributes:
+        network: its fingerprint.
+        which: what it is in its run.
+        ms: milliseconds on the target, measured or else predicted; None where the run has no target.
+        accuracy: on the validation split, in [0, 1].
+    """
+
+    network: str
+    which: str
+    ms: float | None
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Part:
     """A block or the head of a drawn network: what comes in, what is done, what it takes (None: not known)."""
 

@@ -14,7 +14,7 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 COLOURS = ["#3f83d6", "#d97b29", "#3a9e74", "#b05fc0", "#c9485b", "#8a8f2f", "#2f9fb0", "#8c6d5a"]
 """Told apart on white and on black, also by most of those who see fewer colours."""
 HEIGHT_PX = 320
-ROW_PX = 18  # of a part in the figure of widths
+ROW_PX = 18  # of a part in a figure of before and after
 ACCURACY = {"type": "quantitative", "axis": {"format": ".1%"}, "scale": {"zero": False}}
 
 
@@ -174,8 +174,8 @@ def path(rows: Sequence[Row]) -> Spec:
     )
 
 
-def widths(rows: Sequence[Row]) -> Spec:
-    """Widths before and after trimming: rows with `part, before, after`, in the order of the network."""
+def before_and_after(rows: Sequence[Row], *, unit: str) -> Spec:
+    """Something of each part of a network before and after: rows with `part, before, after`, in the order of the network."""
     order = [row["part"] for row in rows]
     y = {"field": "part", "type": "nominal", "sort": order, "title": None}
     spec = _chart(
@@ -184,7 +184,7 @@ def widths(rows: Sequence[Row]) -> Spec:
             "layer": [
                 {
                     "mark": {"type": "bar", "opacity": 0.3},
-                    "encoding": {"y": y, "x": {"field": "before", "type": "quantitative", "title": "filters"}},
+                    "encoding": {"y": y, "x": {"field": "before", "type": "quantitative", "title": unit}},
                 },
                 {
                     "mark": {"type": "bar", "height": {"band": 0.45}},

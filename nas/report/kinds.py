@@ -1,18 +1,42 @@
 """Which report a run gets: one for each kind of run, and two runs compared."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.errors import ReportError
-from nas.report.comparison import comparison_section
-from nas.report.content import Page
-from nas.report.reading import Folder, open_folder
-from nas.report.searches import search_page
-from nas.report.trainings import training_page
-from nas.report.trimmings import trimming_page
+from nas.report.comparison import Compared, comparison_section
+from nas.report.compressions import compression_page, compression_points
+from nas.report.content import Page, Point
+from nas.report.reading import Folder, Json, open_folder
+from nas.report.searches import search_page, search_points
+from nas.report.trainings import training_curve, training_page, training_points
+from nas.report.trimmings import trimming_page, trimming_points
 
-KINDS: dict[str, Callable[[Folder], Page]] = {"search": search_page, "netadapt": trimming_page, "train": training_page}
+
+@dataclass(frozen=True)
+class Kind:
+    """What is made of a kind of run: its page, the networks it came to, and its learning curve if it trains one network."""
+
+    page: Callable[[Folder], Page]
+    points: Callable[[Folder], list[Point]]
+    curve: Callable[[Folder], list[Json]] = lambda folder: []
+
+    def compared(self, folder: Folder) -> Compared:
+        """A run of this kind, for a comparison."""
+        return Compared(
+            folder,
+            folder.part("Networks", lambda: self.points(folder)) or [],
+            folder.part("Learning curve", lambda: self.curve(folder)) or [],
+        )
+
+
+KINDS = {
+    "search": Kind(search_page, search_points),
+    "netadapt": Kind(trimming_page, trimming_points),
+    "train": Kind(training_page, training_points, training_curve),
+    "compress": Kind(compression_page, compression_points),
+}
 
 
 def page_of(run: Path, other: Path | None = None) -> Page:
@@ -21,12 +45,18 @@ def page_of(run: Path, other: Path | None = None) -> Page:
     Raises:
         ReportError: a folder is not that of a run, or of a kind that has no report.
     """
+    folder, kind = _opened(run)
+    page = kind.page(folder)
+    if other is None:
+        return page
+    second, its = _opened(other)
+    section = comparison_section(kind.compared(folder), its.compared(second))
+    told = [f"{other}: {remark}" for remark in second.remarks]
+    return replace(page, remarks=(*folder.remarks, *told), sections=(*page.sections[:1], section, *page.sections[1:]))
+
+
+def _opened(run: Path) -> tuple[Folder, Kind]:
     folder, kind = open_folder(run)
     if kind not in KINDS:
         raise ReportError(f"{run}: a run of kind {', '.join(KINDS)} is needed, got {kind!r}")
-    page = KINDS[kind](folder)
-    if other is None:
-        return page
-    second, _ = open_folder(other)
-    section = comparison_section(folder, second)
-    return replace(page, sections=(*page.sections[:1], section, *page.sections[1:]))
+    return folder, KINDS[kind]

@@ -1,43 +1,57 @@
 """The report of a search: its front, how its candidates did, how far brief scores and predictions could be trusted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import optuna
 
 from latency.errors import UnmeasuredKernel
 from latency.published.model import PublishedModel
 from latency.store import Predictor
 from nas.errors import StudyError
 from nas.report import figures
-from nas.report.content import Cell, Drawing, Figure, Page, Section, Table
+from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
-from nas.report.reading import Folder, number
+from nas.report.reading import Folder, Json, number
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-
-Json = Mapping[str, Any]
+from nas.storage import STUDY_FILE, open_storage
 
 
 def search_page(folder: Folder) -> Page:
     """Everything that a search left, finished or not."""
-    result, about = folder.json("result.json"), folder.json("run.json").get("request", {})
-    if not result:
-        folder.remarks.append("the search has not ended: what there is so far is shown")
-    model = folder.latency_model()
-    finalists: list[Json] = list(result.get("finalists", []))
+    result, about, model = folder.result("the search"), folder.request, folder.latency_model()
+    finalists = folder.objects(result, "finalists")
+    name = study_name(folder)
+    if result and result.get("study", name) != name:
+        folder.remark(
+            f"a search with other limits has not ended: its candidates are shown (study `{name}`), and the front before"
+        )
+    candidates = folder.part("Candidates", lambda: _candidate_rows(folder)) or []
     sections = [
-        *_front(result, finalists),
-        *_candidates(folder, str(result.get("study", "search"))),
-        *_agreement(result, finalists),
-        *error_section(model, finalists),
+        *(folder.part("Front", lambda: _front(result, finalists)) or []),
+        *_candidates(candidates),
+        *(folder.part("Rank fidelity", lambda: _agreement(result, finalists)) or []),
+        *(folder.part("Latency model", lambda: error_section(model, finalists)) or []),
     ]
-    networks, curves = _networks(folder, finalists, model)
+    networks, curves = folder.part("Networks", lambda: _networks(folder, finalists, model)) or ([], [])
     return Page(
         title=f"Search for {about.get('target', 'a device')}",
-        facts=_facts(result, about, model),
+        facts=folder.part("Results", lambda: _facts(result, about, model)) or (),
         remarks=tuple(folder.remarks),
         sections=(*sections[:1], *curve_section(curves), *sections[1:]),
         networks=tuple(networks),
     )
+
+
+def search_points(folder: Folder) -> list[Point]:
+    """The front of a search; while there is none, what its candidates came to."""
+    front = folder.objects(folder.result("the search"), "front")
+    if front:
+        return [Point(str(entry["fingerprint"]), "front", _latency(entry), entry["accuracy"]) for entry in front]
+    return [
+        Point(str(row["network"]), "briefly trained", row["ms"], row["accuracy"]) for row in _candidate_rows(folder)
+    ]
 
 
 def entry_label(entry: Json) -> str:
@@ -166,10 +180,10 @@ def _front(result: Json, finalists: list[Json]) -> list[Section]:
     ]
 
 
-def _candidates(folder: Folder, study_name: str) -> list[Section]:
+def _candidate_rows(folder: Folder) -> list[Json]:
     """The trials of a study that lies in the run's own folder."""
-    rows = []
-    for trial in _trials(folder, study_name):
+    rows: list[Json] = []
+    for trial in _trials(folder, study_name(folder)):
         candidate, rungs = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(RUNGS)
         if candidate and rungs and rungs[-1]["accuracy"] is not None:  # a score without training has none
             rows.append(
@@ -181,6 +195,10 @@ def _candidates(folder: Folder, study_name: str) -> list[Section]:
                     "rungs": len(rungs),
                 }
             )
+    return rows
+
+
+def _candidates(rows: list[Json]) -> list[Section]:
     if not rows:
         return []
     alternative = f"Accuracy of {len(rows)} briefly trained candidates against predicted milliseconds."
@@ -189,21 +207,21 @@ def _candidates(folder: Folder, study_name: str) -> list[Section]:
     return [Section("Candidates", text, figure)]
 
 
-def _trials(folder: Folder, study_name: str) -> list[Any]:
-    import optuna
+def study_name(folder: Folder) -> str:
+    """The search's study, in its storage: the one that was opened last, finished or not."""
+    told = folder.json(STUDY_FILE).get("study") or folder.json("result.json").get("study")
+    return told if isinstance(told, str) else "search"
 
-    from nas.storage import open_storage
 
+def _trials(folder: Folder, name: str) -> list[Any]:
     database = folder.path / "study.db"
     if not database.exists():
         return []
     try:
-        study = optuna.load_study(study_name=study_name, storage=open_storage(f"sqlite:///{database}"))
+        study = optuna.load_study(study_name=name, storage=open_storage(f"sqlite:///{database}"))
         return list(study.get_trials(deepcopy=False))
     except (StudyError, KeyError, optuna.exceptions.OptunaError) as error:
-        folder.remarks.append(
-            f"the candidates are left out: study.db cannot be read ({str(error).partition(chr(10))[0]})"
-        )
+        folder.remark(f"the candidates are left out: study.db cannot be read ({str(error).partition(chr(10))[0]})")
         return []
 
 
@@ -247,8 +265,9 @@ def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
 
 def _networks(folder: Folder, finalists: list[Json], model: Predictor | None) -> tuple[list[Drawing], list[Json]]:
     """Finalists drawn, and their learning curves; without a result, whatever finalists lie there."""
-    paths = [folder.moved(entry["checkpoint"]) for entry in finalists]
-    known: list[tuple[Path, Json]] = list(zip(paths, finalists, strict=True))
+    known: list[tuple[Path, Json]] = [
+        (folder.moved(entry["checkpoint"]), entry) for entry in finalists if isinstance(entry.get("checkpoint"), str)
+    ]
     if not known:
         known = [(path, {}) for path in sorted((folder.path / "finalists").glob("*.pt"))]
     drawn: list[Drawing] = []

@@ -2,44 +2,80 @@
 
 from typing import Any
 
+from latency.store import Predictor
 from nas.checkpoint import Checkpoint
 from nas.description import changes
 from nas.report import figures
-from nas.report.content import Figure, Page, Section, Table
+from nas.report.content import Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
-from nas.report.reading import Folder, number
-from nas.report.searches import Json, error_section
+from nas.report.reading import Folder, Json, number
+from nas.report.searches import error_section
 
 WIDTHS = ("cout", "hidden", "squeeze", "expand1x1", "expand3x3", "se", "key_dim", "value_dim", "heads")
 
 
 def trimming_page(folder: Folder) -> Page:
     """Everything that `nas netadapt` left, finished or not."""
-    result, about = folder.json("result.json"), folder.json("run.json").get("request", {})
-    steps: list[Json] = list(result.get("steps", [])) or _steps(folder)
-    if not result:
-        folder.remarks.append("trimming has not ended: what there is so far is shown")
+    result, about = folder.result("trimming"), folder.request
+    steps = _steps(folder, result)
     model = folder.latency_model()
-    start = folder.checkpoint(folder.moved(str(steps[0]["checkpoint"]))) if steps else None
-    end = folder.checkpoint(folder.moved(str(result.get("checkpoint") or steps[-1]["checkpoint"]))) if steps else None
-    final = {"network": "trimmed", "fingerprint": "trimmed", **result} if result else None
-    drawn = [
-        draw(checkpoint.architecture, model, facts=(("which", what),))
-        for checkpoint, what in ((start, "start"), (end, "trimmed"))
-        if checkpoint is not None
-    ]
+    start, end = folder.part("Networks", lambda: _ends(folder, result, steps)) or (None, None)
+    final: list[Json] = [{"network": "trimmed", "fingerprint": "trimmed", **result}] if result else []
+    sections = (
+        *(folder.part("Path", lambda: _path(steps)) or []),
+        *(folder.part("Widths", lambda: _widths(start, end)) or []),
+        *(folder.part("Latency model", lambda: error_section(model, final)) or []),
+    )
     return Page(
         title=f"Trimming for {about.get('target', 'a device')}",
-        facts=_facts(result, steps),
+        facts=folder.part("Results", lambda: _facts(result, steps)) or (),
         remarks=tuple(folder.remarks),
-        sections=(*_path(steps), *_widths(start, end), *error_section(model, [final] if final else [])),
-        networks=tuple(drawn[:1] if len({one.fingerprint for one in drawn}) == 1 else drawn),
+        sections=sections,
+        networks=_drawn(start, end, model),
     )
 
 
-def _steps(folder: Folder) -> list[Json]:
+def trimming_points(folder: Folder) -> list[Point]:
+    """The networks of trimming's steps, the start first."""
+    return [
+        Point(
+            str(step.get("fingerprint", "")),
+            f"step {step['step']}",
+            step["predicted_ms"] if step.get("measured_ms") is None else step["measured_ms"],
+            step["accuracy"],
+        )
+        for step in _steps(folder, folder.result("trimming"))
+    ]
+
+
+def _steps(folder: Folder, result: Json) -> list[Json]:
+    """The records of the steps: the result's, or those that lie there."""
+    told = folder.objects(result, "steps")
+    if steps := [step for step in told if "checkpoint" in step]:
+        return steps
+    if told:
+        folder.remark("steps: damaged and left out")
     found = (folder.json(path.name) for path in sorted(folder.path.glob("step-[0-9][0-9].json")))
     return [step for step in found if "checkpoint" in step]
+
+
+def _ends(folder: Folder, result: Json, steps: list[Json]) -> tuple[Checkpoint | None, Checkpoint | None]:
+    """The network that trimming began with, and the one that it came to so far."""
+    if not steps:
+        return None, None
+    last = result.get("checkpoint") or steps[-1]["checkpoint"]
+    start, end = (folder.checkpoint(folder.moved(str(name))) for name in (steps[0]["checkpoint"], last))
+    return start, end
+
+
+def _drawn(start: Checkpoint | None, end: Checkpoint | None, model: Predictor | None) -> tuple[Drawing, ...]:
+    """Both networks, or one where they are the same."""
+    drawn = {
+        checkpoint.architecture.fingerprint: draw(checkpoint.architecture, model, facts=(("which", what),))
+        for checkpoint, what in ((end, "trimmed"), (start, "start"))
+        if checkpoint is not None
+    }
+    return tuple(reversed(drawn.values()))
 
 
 def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
@@ -122,5 +158,9 @@ def _widths(start: Checkpoint | None, end: Checkpoint | None) -> list[Section]:
         [(part, str(before), str(after), f"{after / before:.0%}" if before else "–") for part, before, after in rows],
     )
     drawn = [{"part": part, "before": before, "after": after} for part, before, after in rows]
-    figure = Figure("widths", "Filters before and after", alternative, figures.widths(drawn)) if rows else None
+    figure = (
+        Figure("widths", "Filters before and after", alternative, figures.before_and_after(drawn, unit="filters"))
+        if rows
+        else None
+    )
     return [Section("Widths", text, figure, table)]

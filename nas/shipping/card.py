@@ -9,8 +9,9 @@ from typing import Any
 
 from nas.checkpoint import Checkpoint
 from nas.deployment import describe
+from nas.shipping.standalone import MODEL, WEIGHTS
 from searchspace.architecture import lower
-from searchspace.files import write_atomically
+from searchspace.files import write_together
 
 PACKAGES = ("torch", "onnx", "onnxruntime")
 
@@ -26,6 +27,8 @@ def write_card(checkpoint: Checkpoint, path: Path, report: Mapping[str, Any]) ->
     Returns:
         Where the card for machines lies, and the one for people.
     """
+    if path.name in ("", ".."):  # such as the folder that one is in
+        path = path.resolve()
     graph = lower(checkpoint.architecture)
     card = {
         "name": checkpoint.architecture.name or checkpoint.architecture.fingerprint,
@@ -37,13 +40,13 @@ def write_card(checkpoint: Checkpoint, path: Path, report: Mapping[str, Any]) ->
         "versions": {package: version(package) for package in PACKAGES},
     }
     machine, people = (path.with_name(f"{path.name}.card.{end}") for end in ("json", "md"))
-    write_atomically(machine, (json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n").encode())
-    write_atomically(people, _text(card, path).encode())
+    text = json.dumps(card, indent=1, ensure_ascii=False, default=str) + "\n"
+    write_together({machine: text.encode(), people: _text(card, path).encode()})
     return machine, people
 
 
 def _files(path: Path) -> list[Path]:
-    return sorted(path.glob("*.p[yt]")) if path.is_dir() else [path]
+    return [path / MODEL, path / WEIGHTS] if path.is_dir() else [path]
 
 
 def _text(card: Mapping[str, Any], path: Path) -> str:
@@ -56,12 +59,13 @@ def _text(card: Mapping[str, Any], path: Path) -> str:
         ("parameters, MACs", f"{card['cost']['params']:,}, {card['cost']['macs']:,}"),
         ("weights", export.get("weights", "trained")),
         ("trained on", card["data"]["name"]),
-        ("accuracy", _share(export.get("accuracy"))),
-        ("accuracy in float32", _share(export.get("float_accuracy"))),
-        ("top-1 as in float32", _share(export.get("agreement"))),
+        (f"accuracy on the {export.get('accuracy_split')} split", _share(export.get("accuracy"))),
+        ("in float32 there", _share(export.get("float_accuracy"))),
+        ("top-1 as in float32, on the validation split", _share(export.get("agreement"))),
         ("largest difference of a logit", f"{export['max_abs_diff']:.2g}"),
         ("compared on", export.get("compared_on")),
-        ("layers left in float", ", ".join(export.get("float_layers") or ()) or None),
+        ("cropping and resizing by itself", _whole(export.get("whole_images"))),
+        ("left in float", left_in_float(export)),
         *((f"latency on {one['target']}", _latency(one)) for one in [export.get("latency")] if one),
     ]
     return "\n".join(
@@ -96,8 +100,20 @@ def _input(export: Mapping[str, Any], takes: Mapping[str, Any]) -> str:
     )
 
 
+def left_in_float(export: Mapping[str, Any]) -> str | None:
+    """Which parts of an 8-bit file are not 8-bit; None if there are none."""
+    parts = [*export.get("float_layers", ()), *["what lies between these"] * export.get("float_between", False)]
+    return ", ".join(parts) or None
+
+
 def _share(value: float | None) -> str | None:
     return None if value is None else f"{value:.2%}"
+
+
+def _whole(tried: Mapping[str, Any] | None) -> str | None:
+    if tried is None:
+        return None
+    return f"the same top-1 on {tried['agreement']:.0%} of {tried['images']} test images of their own size"
 
 
 def _latency(one: Mapping[str, Any]) -> str:

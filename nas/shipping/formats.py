@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from latency.settings import Effort
 from latency.target import Target
 from nas.checkpoint import Checkpoint
 from nas.data import Data
+from nas.data.pixels import decode
 from nas.deployment import (
     accuracy,
     compare,
@@ -30,7 +31,7 @@ from nas.deployment import (
 from nas.errors import ExportError
 from nas.shipping import int8, ort, phone, standalone
 from nas.shipping.preprocessing import PIXELS, with_preprocessing
-from searchspace.files import write_atomically
+from searchspace.files import write_folder, write_together
 from searchspace.onnx_graph import check
 
 SUFFIXES = {
@@ -45,6 +46,7 @@ FORMATS = tuple(SUFFIXES)
 ONNX = ("onnx", "onnx-int8", "ort")  # what ONNX Runtime runs
 COMPARED = 16  # images
 TIPPED = 0.1
+ALIKE = 0.5  # of whole images, below which cropping or resizing is wrong rather than rounded otherwise
 EFFORT = Effort(processes=2, slices=8, limit_s=10.0)
 
 Logits = NDArray[np.float32]
@@ -94,7 +96,9 @@ class Wish:
 class _Made:
     """A file's content, before it is written."""
 
-    files: Mapping[str, bytes]  # by what is added to the path's name; "" is the file itself
+    files: Mapping[
+        str, bytes
+    ]  # of a folder, by name; else "" is the file itself, and others by what is added to its name
     difference: float
     extra: Report = field(default_factory=dict)
 
@@ -105,6 +109,7 @@ def export(
     wish: Wish,
     *,
     data: Data | None = None,
+    whole: Sequence[NDArray[np.uint8]] = (),
     seed: int = 0,
     on_progress: Progress = lambda what, done, total: None,
 ) -> Report:
@@ -116,6 +121,7 @@ def export(
         wish: what is to be written.
         data: images, normalised as in the training: the file is compared and judged on their test split, and 8 bits are
             calibrated on their training split. None: it is compared on noise.
+        whole: images of the test split at their own size, (H, W, channels): a file with preprocessing is tried on them.
         seed: of the noise.
         on_progress: told what goes on.
 
@@ -127,34 +133,46 @@ def export(
         NasError: the file cannot be written.
         LatencyError: the device cannot measure it.
     """
-    _writable(path)
+    folder = wish.format == "torch"
+    _check_place(path, folder=folder)
     if data is None:
         images = noise(checkpoint.architecture, images=COMPARED, seed=seed)
     else:
         images = first_images(data.test, data, images=COMPARED)
     on_progress(f"making {wish.format}", 0, None)
     if wish.format in ONNX:
-        made = _onnx(checkpoint, wish, images, data, on_progress)
+        made = _onnx(checkpoint, wish, images, data, whole=whole, on_progress=on_progress)
     elif wish.format == "torch":
         made = _torch(checkpoint, images, data)
     else:
         made = _phone(checkpoint, wish.format, images, data)
-    for name, content in made.files.items():
-        write_atomically(_named(path, name), content)
-    judged = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
+    if folder:
+        write_folder(path, made.files)
+    else:
+        write_together({_named(path, name): content for name, content in made.files.items()})
+    told, split = checkpoint.judged or (None, None)
     return {
         "path": str(path),
         "format": wish.format,
         "bytes": sum(len(content) for name, content in made.files.items() if name != ort.CONFIG),
         "max_abs_diff": made.difference,
-        "accuracy": judged,
+        "accuracy": told,
+        "accuracy_split": split,
         "compared_on": "noise" if data is None else f"{len(images)} images of {data.name}'s test split",
         "preprocessing": wish.preprocessing,
         **made.extra,
     }
 
 
-def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None, on_progress: Progress) -> _Made:
+def _onnx(
+    checkpoint: Checkpoint,
+    wish: Wish,
+    images: Tensor,
+    data: Data | None,
+    *,
+    whole: Sequence[NDArray[np.uint8]],
+    on_progress: Progress,
+) -> _Made:
     """An ONNX model, in 8 bits or in ONNX Runtime's own format if wanted."""
     network = checkpoint.network()
     plain = model = onnx_model(checkpoint, batch=wish.batch)
@@ -172,41 +190,47 @@ def _onnx(checkpoint: Checkpoint, wish: Wish, images: Tensor, data: Data | None,
             calibration_images=wish.calibration_images,
             on_progress=on_progress,
         )
+        if made.refusal:
+            raise ExportError(f"{made.refusal}; nothing was written")
         model = made.model
         difference = _finite_difference(model, plain, images)
         extra |= {
             "float_layers": list(made.float_layers),
+            "float_between": made.float_between,
             "agreement": made.agreement,
             "validation_accuracy": made.accuracy,
             "float_validation_accuracy": made.float_accuracy,
         }
     if data is not None:
         on_progress("judging the file", 0, None)
-        extra["accuracy"] = accuracy(model, data.test, data)
+        extra |= _judged(runner(model), data)
         if wish.format == "onnx-int8":
             extra["float_accuracy"] = accuracy(plain, data.test, data)
     if wish.measured_on is not None:
         extra["latency"] = _latency(wish.measured_on, model, plain, on_progress)
+    core = model
     if wish.preprocessing:
-        core, model = model, with_preprocessing(model, checkpoint)
+        model = with_preprocessing(model, checkpoint)
         if wish.format == "onnx-int8":
             _check_pixels(model, core, checkpoint)
     model = _noted(model, {key: extra[key] for key in ("accuracy", "latency") if key in extra})
     check(model)
-    if wish.format != "ort":
-        if wish.preprocessing and wish.format == "onnx":
-            difference = max(difference, _pixel_difference(model, checkpoint))
-        return _Made({"": model}, difference, extra)
-    converted, operators = ort.to_ort(model)
-    difference = _pixel_difference(converted, checkpoint) if wish.preprocessing else compare(converted, network, images)
-    files = {"": converted, ort.CONFIG: operators.encode()}
+    files = {"": model}
+    if wish.format == "ort":
+        model, operators = ort.to_ort(model)
+        files = {"": model, ort.CONFIG: operators.encode()}
+        difference = _pixel_difference(model, checkpoint) if wish.preprocessing else compare(model, network, images)
+    elif wish.preprocessing and wish.format == "onnx":
+        difference = max(difference, _pixel_difference(model, checkpoint))
+    if wish.preprocessing and whole:
+        extra["whole_images"] = _try_whole(model, core, checkpoint, whole)
     return _Made(files, difference, extra)
 
 
 def _torch(checkpoint: Checkpoint, images: Tensor, data: Data | None) -> _Made:
     source, weights = standalone.model_source(checkpoint), standalone.weights(checkpoint)
     difference = largest_difference(standalone.run(source, weights, images), checkpoint.network(), images)
-    files = {f"/{standalone.MODEL}": source.encode(), f"/{standalone.WEIGHTS}": weights}
+    files = {standalone.MODEL: source.encode(), standalone.WEIGHTS: weights}
     return _Made(files, difference, _judged(lambda images: standalone.run(source, weights, images), data))
 
 
@@ -220,7 +244,7 @@ def _phone(checkpoint: Checkpoint, name: str, images: Tensor, data: Data | None)
 
 def _judged(run: Callable[[Tensor], Logits], data: Data | None) -> Report:
     """Accuracy on the test split, if there is one."""
-    return {} if data is None else {"accuracy": share_right(run, data.test, data)}
+    return {} if data is None else {"accuracy": share_right(run, data.test, data), "accuracy_split": "test"}
 
 
 def _latency(target: Target, model: bytes, plain: bytes, on_progress: Progress) -> Report:
@@ -267,13 +291,38 @@ def _check_pixels(model: bytes, core: bytes, checkpoint: Checkpoint) -> None:
         )
 
 
+def _try_whole(model: bytes, core: bytes, checkpoint: Checkpoint, whole: Sequence[NDArray[np.uint8]]) -> Report:
+    """On how many images of any size a model from pixels on says what it is made of says of them, cut out and resized for it.
+
+    Raises:
+        ExportError: on fewer than half.
+    """
+    architecture = checkpoint.architecture
+    run = runner(model, source=PIXELS)
+    said = [int(run(torch.from_numpy(pixels[None].copy())).argmax()) for pixels in whole]
+    resized = [decode(pixels, resolution=architecture.resolution, channels=architecture.channels) for pixels in whole]
+    images = _normalised(torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2), checkpoint)
+    agreement = float(np.mean(runner(core)(images).argmax(1) == said))
+    if agreement < ALIKE:
+        raise ExportError(
+            f"cropping and resizing by itself the file must say what it says of resized images of at least {ALIKE:.0%}, got "
+            f"{agreement:.0%} of {len(whole)} test images; nothing was written"
+        )
+    return {"images": len(whole), "agreement": agreement}
+
+
 def _pixels(checkpoint: Checkpoint) -> tuple[Tensor, Tensor]:
     """Random pixels, uint8 (N, H, W, C), of the network's own size, and the same normalised (N, C, H, W)."""
     architecture = checkpoint.architecture
     size = (COMPARED, architecture.channels, architecture.resolution, architecture.resolution)
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8))
+    return pixels.permute(0, 2, 3, 1), _normalised(pixels, checkpoint)
+
+
+def _normalised(pixels: Tensor, checkpoint: Checkpoint) -> Tensor:
+    """Pixels, uint8 (N, C, H, W), as the network takes them."""
     mean, std = (torch.tensor(value).view(1, -1, 1, 1) for value in (checkpoint.data.mean, checkpoint.data.std))
-    return pixels.permute(0, 2, 3, 1), (pixels.float() / 255 - mean) / std
+    return (pixels.float() / 255 - mean) / std
 
 
 def _noted(model: bytes, facts: Mapping[str, Any]) -> bytes:
@@ -286,19 +335,22 @@ def _noted(model: bytes, facts: Mapping[str, Any]) -> bytes:
 
 
 def _named(path: Path, addition: str) -> Path:
-    if addition == ort.CONFIG:
-        return ort.config_path(path)
-    return path / addition[1:] if addition.startswith("/") else path
+    return ort.config_path(path) if addition == ort.CONFIG else path
 
 
-def _writable(path: Path) -> None:
-    """Whether something can be written there is known before anything takes time.
+def _check_place(path: Path, *, folder: bool) -> None:
+    """Whether a file (or folder) can be written there, its card beside it, is known before anything takes time.
 
     Raises:
         ExportError: it cannot.
     """
-    nearest = path.absolute().parent
+    whole = path.resolve()
+    if not whole.name or (whole.exists() and not (whole.is_dir() if folder else whole.is_file())):
+        needed, found = "folder" if folder else "file", "a folder" if whole.is_dir() else "something else"
+        raise ExportError(f"{path}: the name of a {needed} is needed, there lies {found} already; give another -o")
+    nearest = whole.parent
     while not nearest.exists():
         nearest = nearest.parent
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK | os.X_OK):
-        raise ExportError(f"{path}: cannot be written: {nearest} must be a folder that can be written to")
+    for place in (nearest, whole) if folder and whole.exists() else (nearest,):
+        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+            raise ExportError(f"{path}: cannot be written: {place} must be a folder that can be written to")

@@ -4,11 +4,13 @@ Weights are 8-bit with one scale a channel, rounded so that outputs change least
 bits, so that no processor's sums of products overflow; activations 8-bit with a scale from calibration images; in QDQ form,
 which every execution provider reads. Where accuracy falls by more than may be lost, or the network says something else of more
 images than it may, each layer is quantised alone to see how much of the outputs it spoils, and the fewest of the worst that
-will do stay in float.
+will do stay in float. Where that does not do, sums, concatenations and pools beside them stay in float too; and where
+that does not do either, it is said of the model that it is not within the limits.
 """
 
 import dataclasses
 import logging
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,6 +34,7 @@ CALIBRATION_IMAGES = 256
 CALIBRATION_BATCH = 32
 SEARCH_IMAGES = 32  # calibrate and compare when layers are quantised one by one
 WEIGHTED = ("Conv", "Gemm", "MatMul")
+FUSED = ("Relu", "Clip")  # into the layer before
 MAX_DROP = 0.01
 MIN_AGREEMENT = 0.985  # some above 98 %, as it is met on some thousand images and asked of unseen ones
 
@@ -45,16 +48,20 @@ class Quantized:
     Attributes:
         model: serialised ONNX in QDQ form.
         float_layers: names of the layers that stay in float because quantising them hurt.
+        float_between: whether sums, concatenations and pools stay in float too, where the layers beside them do.
         agreement: share of validation images on which it says what the float model says.
         accuracy: on the validation split.
         float_accuracy: of the float model there.
+        refusal: how it fails what was asked for, and what to ask for instead; None: it does not.
     """
 
     model: bytes
     float_layers: tuple[str, ...]
+    float_between: bool
     agreement: float
     accuracy: float
     float_accuracy: float
+    refusal: str | None = None
 
 
 def quantize(
@@ -78,6 +85,9 @@ def quantize(
         calibration_images: how many training images tell the ranges of activations.
         on_progress: told what goes on.
 
+    Returns:
+        The model with the fewest layers in float that is within both limits. If none is: the one with a single layer in 8 bits.
+
     Raises:
         ExportError: `max_drop` or `min_agreement` is not a share.
     """
@@ -91,38 +101,58 @@ def quantize(
     on_progress("rounding weights", 0, None)
     weights = rounded(plain, _parts(images))
 
-    def without(left_out: Sequence[str]) -> Quantized:
+    def without(left_out: Sequence[str], between: bool = True) -> Quantized:
         on_progress(f"quantising but {len(left_out)} layers" if left_out else "quantising", 0, None)
-        model = _static(plain, images, weights=weights, leave=left_out)
+        model = _static(plain, images, weights=weights, leave=left_out, between=between)
         answers = said(model, split, data)
         accuracy, agreement = (float(np.mean(answers == truth)) for truth in (labels, wanted))
-        return Quantized(model, tuple(left_out), agreement, accuracy, float_accuracy)
-
-    def good(made: Quantized) -> bool:
-        return float_accuracy - made.accuracy <= max_drop + 1e-9 and made.agreement >= min_agreement - 1e-9
+        made = Quantized(model, tuple(left_out), not between, agreement, accuracy, float_accuracy)
+        return dataclasses.replace(made, refusal=_refusal(made, max_drop=max_drop, min_agreement=min_agreement))
 
     made = without(())
-    if not good(made):
-        made = _fewest(_worst_first(plain, images[:SEARCH_IMAGES], weights, on_progress), without, good)
+    if made.refusal:
+        ranking = _worst_first(plain, images[:SEARCH_IMAGES], weights, on_progress)
+        made = _fewest(ranking, without)
+        if made.refusal:
+            made = _fewest(ranking, lambda left_out: without(left_out, between=False))
     return dataclasses.replace(made, model=_with_batch(made.model, batch))
 
 
-def _fewest(
-    ranking: Sequence[str], without: Callable[[Sequence[str]], Quantized], good: Callable[[Quantized], bool]
-) -> Quantized:
-    """The model with the fewest of the first layers of the ranking left out that is good; with all of them if none is."""
-    bad, count = 0, 1
+def _refusal(made: Quantized, *, max_drop: float, min_agreement: float) -> str | None:
+    """How a model fails what is asked for, and what to ask for instead; None if it does not."""
+    lost = made.float_accuracy - made.accuracy
+    instead = [
+        f"{option} {value:g}"
+        for option, value, failed in (
+            ("--max-accuracy-drop", math.ceil(1000 * lost) / 1000, lost > max_drop + 1e-9),
+            ("--min-agreement", math.floor(1000 * made.agreement) / 1000, made.agreement < min_agreement - 1e-9),
+        )
+        if failed
+    ]
+    if not instead:
+        return None
+    return (
+        f"8 bits may cost {max_drop:.1%} of validation accuracy and must say what float32 says of {min_agreement:.1%} of the "
+        f"images; with {len(made.float_layers)} layers in float they cost {lost:.1%} and agree on {made.agreement:.1%}: ask for "
+        f"{' '.join(instead)}, or for --format onnx"
+    )
+
+
+def _fewest(ranking: Sequence[str], without: Callable[[Sequence[str]], Quantized]) -> Quantized:
+    """The model with the fewest of the first layers of the ranking left out that is good; if none is, with all but the last."""
+    most = len(ranking) - 1  # a model without any 8-bit layer is none
+    bad, count = 0, min(1, most)
     made = without(ranking[:count])
-    while not good(made) and count < len(ranking):
-        bad, count = count, min(2 * count, len(ranking))
+    while made.refusal and count < most:
+        bad, count = count, min(2 * count, most)
         made = without(ranking[:count])
-    while good(made) and count - bad > 1:
+    while not made.refusal and count - bad > 1:
         middle = (bad + count) // 2
         tried = without(ranking[:middle])
-        if good(tried):
-            made, count = tried, middle
-        else:
+        if tried.refusal:
             bad = middle
+        else:
+            made, count = tried, middle
     return made
 
 
@@ -147,8 +177,18 @@ def _static(
     weights: Mapping[str, onnx.TensorProto],
     leave: Sequence[str] = (),
     only: str | None = None,
+    between: bool = True,
 ) -> bytes:
-    """ONNX Runtime's static quantisation of a model of any batch; rounded weights, by layer, take the place of its own."""
+    """ONNX Runtime's static quantisation of a model of any batch; rounded weights, by layer, take the place of its own.
+
+    Args:
+        model: float32, serialised.
+        images: tell the ranges of activations.
+        weights: the rounded ones.
+        leave: layers that stay in float.
+        only: the one layer that is quantised; None: all.
+        between: whether sums, concatenations and pools are quantised beside layers in float, too.
+    """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
     source = onnx.load_from_string(model)
@@ -170,6 +210,7 @@ def _static(
                 weight_type=QuantType.QInt8,
                 nodes_to_quantize=None if only is None else [only],
                 nodes_to_exclude=list(leave),
+                op_types_to_quantize=None if between else [*WEIGHTED, *FUSED],
             )
         quantized = onnx.load_from_string(path.read_bytes())
     del quantized.metadata_props[:]

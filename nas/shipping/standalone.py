@@ -108,10 +108,10 @@ def model_source(checkpoint: Checkpoint) -> str:
     body = "\n\n\n".join(inspect.getsource(part).rstrip() for part in _classes([*rows, head]))
     activations = _activations([*rows, head], squeeze_excite="class SqueezeExcite" in body)
     functional = "import torch.nn.functional as F\n" if "F." in body + activations else ""
-    accuracy = checkpoint.metrics.get("test_accuracy", checkpoint.metrics.get("accuracy"))
     title = _SPECIAL.sub(" ", architecture.name) or f"Network {architecture.fingerprint}"
+    judged = ", accuracy {:.1%} on the {} split".format(*checkpoint.judged) if checkpoint.judged else ""
     about = _HEADER.format(
-        title=f"{title}: {architecture.resolution} px" + ("" if accuracy is None else f", accuracy {accuracy:.1%}"),
+        title=f"{title}: {architecture.resolution} px{judged}",
         channels=architecture.channels,
         side=architecture.resolution,
         weights=WEIGHTS,

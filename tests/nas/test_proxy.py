@@ -1,5 +1,9 @@
 """A study behind a proxy: known to be the same, waited for while it is away, and the dead are told from the living."""
 
+import json
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -91,3 +95,16 @@ def test_a_proxy_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(database, "OPENING_S", 0.1)
     with pytest.raises(StudyError, match=r"must be reachable, tried for 0\.1 s"):
         open_storage(f"grpc://127.0.0.1:{free_port()}")
+
+
+def test_where_it_listens_is_told_at_once_through_a_pipe(tmp_path: Path) -> None:
+    port = free_port()
+    command = ["proxy", "--storage", f"sqlite:///{tmp_path / 'study.db'}", "--port", str(port), "--json"]
+    with subprocess.Popen([sys.executable, "-m", "nas", *command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        patience = threading.Timer(60, process.kill)  # a line that never comes would be waited for for ever
+        patience.start()
+        line = process.stdout.readline()
+        process.terminate()
+        patience.cancel()
+    assert json.loads(line) == {"url": f"grpc://localhost:{port}"}

@@ -1,6 +1,7 @@
 """The whole search on real images and a pretended device: what it promises of its front, its files and its resumption."""
 
 import dataclasses
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from nas.recipe import load_recipe
 from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
 from nas.shipping.int8 import MAX_DROP
+from nas.storage import STUDY_FILE
 from searchspace.architecture import Architecture, lower
 from searchspace.space import parse_space
 
@@ -112,7 +114,8 @@ def found(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
 
 
 def test_the_front_is_trained_measured_and_not_dominated(found: tuple[Path, SearchResult]) -> None:
-    _, result = found
+    folder, result = found
+    assert json.loads((folder / STUDY_FILE).read_text()) == {"study": result.study}
     assert result.outcomes["complete"] + result.outcomes.get("pruned", 0) == SETTINGS.trials
     assert len(result.finalists) >= SETTINGS.finalists
     assert list(result.front) == pareto_front(result.finalists)

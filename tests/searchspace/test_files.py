@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from searchspace.errors import NasError
-from searchspace.files import parse_plain, write_atomically
+from searchspace.files import parse_plain, write_atomically, write_folder, write_together
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -72,6 +72,37 @@ def test_a_real_limit_on_the_size_of_files_leaves_nothing(tmp_path: Path) -> Non
 def test_a_folder_in_the_way_is_named(tmp_path: Path) -> None:
     with pytest.raises(NasError, match="cannot be written"):
         write_atomically(tmp_path, b"")
+
+
+def test_files_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    write_together({one: b"1", other: b"2"})
+    assert (one.read_bytes(), other.read_bytes()) == (b"1", b"2")
+    other.unlink()
+    other.mkdir()
+    with pytest.raises(NasError, match="other: cannot be written"):
+        write_together({one: b"3", other: b"4"})
+    assert one.read_bytes() == b"1"
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "other"}
+
+
+def test_a_folder_is_there_with_all_its_files_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, files = tmp_path / "deep" / "folder", {"a": b"1", "b": b"2"}
+    write_folder(path, files)
+    (path / "c").write_bytes(b"3")
+    write_folder(path, {**files, "a": b"4"})
+    assert {file.name: file.read_bytes() for file in path.iterdir()} == {"a": b"4", "b": b"2", "c": b"3"}
+    assert list(path.parent.iterdir()) == [path]
+    written = iter([None])  # so many files, then the disk is full
+
+    def full(descriptor: int) -> None:
+        if next(written, OSError) is OSError:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NasError, match="No space left on device"):
+        write_folder(tmp_path / "new", files)
+    assert list(tmp_path.iterdir()) == [path.parent]
 
 
 @given(plain)

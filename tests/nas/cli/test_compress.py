@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nas.checkpoint import load_checkpoint
 from tests.nas.cli.test_train import Shell, nas  # noqa: F401  (a fixture)
 
 QUICK = ("--epochs", 0.3, "--rounds", 1, "--density", 0.5)
@@ -12,7 +13,7 @@ QUICK = ("--epochs", 0.3, "--rounds", 1, "--density", 0.5)
 
 @pytest.fixture
 def trained(nas: Shell) -> Iterator[Path]:  # noqa: F811
-    nas.json("train", "small.json", "--data", "digits", "--epochs", 1, "--threads", 1, "--out", "run")
+    nas.json("train", "small.json", "--data", "digits", "--epochs", 1, "--threads", 1, "--seed", 3, "--out", "run")
     yield Path("run/network.pt")
 
 
@@ -24,6 +25,8 @@ def test_compressed_networks_are_read_like_checkpoints(nas: Shell, trained: Path
     assert report["bytes"] == in_tensors + report["other_bytes"]
     assert report["accuracy_before"] == nas.json("evaluate", trained, "--data", "digits")["accuracy"]
     assert report["accuracy_after"] == nas.json("evaluate", "small.nasz", "--data", "digits")["accuracy"]
+    for file in (Path("small.nasz"), *Path("squeezed").glob("*.pt")):
+        assert load_checkpoint(file).metrics["seed"] == 3, "as that divides the images"
     before = Path("small.nasz").read_bytes()
     again = nas.json("compress", trained, "--data", "digits", *QUICK, "-o", "small.nasz", "--out", "squeezed")
     assert again == report
@@ -35,5 +38,6 @@ def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:  # noqa: F8
     assert "--conv-bits" in nas.error("compress", trained, "--conv-bits", 12)
     assert "NAME=DENSITY" in nas.error("compress", trained, "--layer-density", "head")
     assert "known:" in nas.error("compress", trained, "--layer-density", "nowhere=0.5", "--out", "other")
+    assert not Path("other").exists(), "a folder is taken by what cannot be done"
     Path("cut.nasz").write_bytes(b"NASZ")
     assert "cut short" in nas.error("evaluate", "cut.nasz")

@@ -1,5 +1,6 @@
 """`nas train`, `evaluate` and `export` on the command line: the contract's keys, exit codes, one line for what is wrong."""
 
+import dataclasses
 import json
 import os
 import random
@@ -68,6 +69,7 @@ def test_train_evaluate_export_agree(nas: Shell) -> None:
     assert judged == {"accuracy": trained["accuracy"], "loss": trained["loss"], "images": judged["images"]}
     exported = nas.json("export", trained["checkpoint"], "--format", "onnx", "-o", "small.onnx", "--data", "digits")
     assert exported["accuracy"] == trained["accuracy"]
+    assert exported["accuracy_split"] == "test"
     assert exported["bytes"] == Path("small.onnx").stat().st_size
     assert exported["max_abs_diff"] < 1e-4
     assert exported["weights"] == "trained"
@@ -115,8 +117,14 @@ def test_exported_batches(nas: Shell, batch: str) -> None:
 def test_a_checkpoint_is_exported_at_another_resolution(nas: Shell) -> None:
     import onnx
 
-    save_checkpoint(Path("start.pt"), random_checkpoint(small()))
-    nas.json("export", "start.pt", "--resolution", 12, "-o", "larger.onnx")
+    judged = dataclasses.replace(random_checkpoint(small()), metrics={"accuracy": 0.9, "loss": 0.1, "seed": 0})
+    save_checkpoint(Path("start.pt"), judged)
+    told = nas.json("export", "start.pt", "-o", "same.onnx")
+    assert (told["accuracy"], told["accuracy_split"]) == (0.9, "validation")
+    assert "| accuracy on the validation split | 90.00% |" in Path("same.onnx.card.md").read_text()
+    larger = nas.json("export", "start.pt", "--resolution", 12, "-o", "larger.onnx")
+    assert larger["accuracy"] is larger["accuracy_split"] is None, "it was measured at another size"
+    assert "accuracy" not in Path("larger.onnx.card.md").read_text()
     assert onnx.load("larger.onnx").graph.input[0].type.tensor_type.shape.dim[2].dim_value == 12
     assert "--classes does not apply to start.pt" in nas.error("export", "start.pt", "--classes", 12)
 

@@ -1,13 +1,18 @@
 """Files of compressed networks: exact, accounted for to the byte, refused when damaged, read wherever a checkpoint is."""
 
 import dataclasses
+import hashlib
+import json
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from nas.checkpoint import Checkpoint, load_checkpoint
-from nas.compression.container import load_compressed, parse, save_compressed
+from nas.compression.container import LONGEST_HEADER, load_compressed, parse, save_compressed
 from nas.compression.magnitude import Pruned, layers, masks
 from nas.compression.sharing import share
 from nas.deployment import random_checkpoint
@@ -84,3 +89,48 @@ def test_another_version_is_named(tmp_path: Path) -> None:
     content[4] = 9
     with pytest.raises(CheckpointError, match="format 1 is needed, got 9"):
         parse(bytes(content), "file")
+
+
+def crafted(content: bytes, change: Callable[[dict[str, Any]], object]) -> bytes:
+    """A file whose header says something else, its digest right."""
+    length = int.from_bytes(content[5:9], "little")
+    header = json.loads(zlib.decompress(content[9 : 9 + length]))
+    changed = change(header)
+    packed = zlib.compress(changed if isinstance(changed, bytes) else json.dumps(header).encode())
+    body = content[:5] + len(packed).to_bytes(4, "little") + packed + content[9 + length : -32]
+    return body + hashlib.sha256(body).digest()
+
+
+def coded(header: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the first coded tensor."""
+    return next(about for about in header["tensors"] if "clusters" in about)
+
+
+CRAFTED: dict[str, Callable[[dict[str, Any]], object]] = {
+    "gap_bits": lambda header: coded(header).update(gap_bits=10**12),
+    "clusters": lambda header: coded(header).update(clusters=10**9),
+    "entries": lambda header: coded(header).update(entries=-1),
+    "bytes": lambda header: coded(header).update(bytes=-5),
+    "infinite": lambda header: coded(header).update(bytes=float("inf")),
+    "shape": lambda header: coded(header).update(shape=[float("inf")]),
+    "wide": lambda header: header["architecture"]["blocks"][0].update(cout=10**7),
+    "very wide": lambda header: header["architecture"]["blocks"][0].update(cout=10**30),
+    "architecture": lambda header: header.update(architecture=[]),
+    "metrics": lambda header: header.update(metrics=["accuracy"]),
+    "recipe": lambda header: header.update(recipe="mine"),
+    "data": lambda header: header.update(data=None),
+    "tensors": lambda header: header.update(tensors=[3]),
+    "no object": lambda header: b"[]",
+    "nested": lambda header: b"[" * 100_000,
+    "long": lambda header: b" " * (LONGEST_HEADER + 1) + b"{}",
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_file_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "network.nasz"
+    save_compressed(path, constrained(random_checkpoint(SMALL), 0.3, 4))
+    parse(crafted(path.read_bytes(), lambda header: None), "file")
+    with pytest.raises(CheckpointError, match=r"^file: .+") as caught:
+        parse(crafted(path.read_bytes(), CRAFTED[name]), "file")
+    assert "\n" not in str(caught.value)

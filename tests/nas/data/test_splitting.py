@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nas.data import load_data
+from nas.data.loading import whole_test_images
+from nas.data.pixels import decode
 from nas.data.source import TRAIN, Source, content_digest, digest_array
 from nas.data.splitting import Division, divide
 from tests.nas.data.making import alternating_labels, make_folder, make_npz, random_images
@@ -122,3 +124,14 @@ def test_fingerprint_tells_seeds_labels_and_resolutions_apart(tmp_path: Path) ->
         load_data(swapped),
     ]
     assert len({data.fingerprint for data in loaded}) == len(loaded)
+
+
+def test_test_images_at_their_own_size_are_those_of_the_test_split(tmp_path: Path) -> None:
+    tall = np.random.default_rng(0).integers(0, 256, (60, 20, 12, 3), dtype=np.uint8)
+    root = make_folder(tmp_path / "tall", tall, alternating_labels(60))
+    data = load_data(str(root), resolution=8, seed=3)
+    found = whole_test_images(str(root), channels=3, seed=3, images=100)
+    assert {pixels.shape for pixels in found} == {(20, 12, 3)}
+    resized = {decode(pixels, resolution=8, channels=3).tobytes() for pixels in found}
+    assert resized == {image.permute(1, 2, 0).numpy().tobytes() for image in data.test.images}
+    assert len(whole_test_images(str(root), channels=1, seed=3, images=4)) == 4

@@ -2,37 +2,64 @@
 
 import dataclasses
 import json
+import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from nas.checkpoint import save_checkpoint
+from latency.fake import FakeDevice
+from latency.model import LatencyModel
+from latency.profiling import profile_target
+from latency.target import load_target
+from nas.checkpoint import Checkpoint, save_checkpoint
+from nas.compression.container import save_compressed
+from nas.compression.magnitude import Pruned, layers, masks
+from nas.compression.sharing import share
 from nas.deployment import random_checkpoint
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.storage import open_study
+from nas.storage import STUDY_FILE, open_study
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
 from searchspace.width import set_width, widths
+from tests.latency.profiled import QUICK
 
 SPACE = load_space("default").adapt(channels=3, classes=10, resolution=32)
+MODELLED = 40  # networks
 
 
 def architectures(count: int) -> list[Architecture]:
     return [SPACE.sample(RandomSuggest(seed)) for seed in range(count)]
 
 
+@cache
+def latency_model() -> LatencyModel:
+    """A model of the space's networks, fitted to what a pretended device measured of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        return profile_target(
+            load_target("host"),
+            architectures(MODELLED),
+            networks=MODELLED,
+            device=FakeDevice(),
+            effort=QUICK,
+            folder=Path(folder),
+        )
+
+
 def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def search_run(folder: Path, *, finished: bool = True) -> Path:
+def search_run(folder: Path, *, finished: bool = True, study_name: str = "search") -> Path:
     """A search of six candidates, three of them finalists, one of these dominated."""
     (folder / "finalists").mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
+    latency_model().save(folder / "latency_model.json")
     candidates = architectures(6)
-    study = open_study(f"sqlite:///{folder / 'study.db'}", "search", identity={})
+    study = open_study(f"sqlite:///{folder / 'study.db'}", study_name, identity={})
+    _json(folder / STUDY_FILE, {"study": study_name})
     for index, architecture in enumerate(candidates):
         attributes = {
             OUTCOME: "pruned" if index == 5 else "complete",
@@ -74,7 +101,7 @@ def search_run(folder: Path, *, finished: bool = True) -> Path:
             folder / "result.json",
             {
                 "run": str(folder),
-                "study": "search",
+                "study": study_name,
                 "target": "host",
                 "basis": "measured",
                 "budget_ms": 0.5,
@@ -140,11 +167,58 @@ def trimming_run(folder: Path, *, finished: bool = True) -> Path:
     return folder
 
 
-def training_run(folder: Path) -> Path:
-    """A training that ended."""
+def training_run(folder: Path, *, finished: bool = True) -> Path:
+    """A training of three epochs."""
     folder.mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "train", "request": {"data": "d"}})
-    save_checkpoint(folder / "network.pt", random_checkpoint(architectures(1)[0]))
     curve = [{"images": 100 * k, "training_loss": 1.0, "accuracy": 0.2 * k, "loss": 1.0 / k} for k in (1, 2, 3)]
-    _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
+    if finished:
+        save_checkpoint(folder / "network.pt", random_checkpoint(architectures(1)[0]))
+        _json(folder / "result.json", {"accuracy": 0.6, "validation_accuracy": 0.61, "epochs": 3, "curve": curve})
+    else:
+        _json(folder / "curve.json", {"curve": curve})
+    return folder
+
+
+@cache
+def compressed() -> tuple[Checkpoint, Checkpoint, dict[str, float]]:
+    """A network pruned, the same with shared weights, and the densities of its layers."""
+    start = random_checkpoint(architectures(1)[0])
+    found = layers(start)
+    densities = {layer.name: 0.4 for layer in found}
+    Pruned(masks(start, densities)).apply(network := start.network())
+    pruned = dataclasses.replace(start, state=network.state_dict(), metrics={"accuracy": 0.58})
+    network = pruned.network()
+    share(pruned, found, conv_bits=4, linear_bits=4).apply(network)
+    return pruned, dataclasses.replace(start, state=network.state_dict(), metrics={"accuracy": 0.57}), densities
+
+
+def compression_run(folder: Path, *, finished: bool = True) -> Path:
+    """A compression of two rounds."""
+    folder.mkdir(parents=True)
+    asked = {"data": "d", "density": 0.4, "layer_densities": {"head.classifier": 0.9}, "rounds": 2}
+    _json(folder / "run.json", {"format": 1, "kind": "compress", "request": asked})
+    pruned, shared, densities = compressed()
+    _json(folder / "choices.json", {"densities": densities})
+    for number in (1, 2):
+        save_checkpoint(folder / f"pruned-{number}.pt", pruned)
+    if finished:
+        save_checkpoint(folder / "shared.pt", shared)
+        path = folder / "network.nasz"
+        sizes = save_compressed(path, shared)
+        written, dense = path.stat().st_size, sum(size.dense_bytes for size in sizes)
+        _json(
+            folder / "result.json",
+            {
+                "path": str(path),
+                "bytes": written,
+                "dense_bytes": dense,
+                "ratio": dense / written,
+                "accuracy_before": 0.6,
+                "accuracy_pruned": 0.58,
+                "accuracy_after": 0.57,
+                "other_bytes": written - sum(size.bytes for size in sizes),
+                "tensors": [dataclasses.asdict(size) for size in sizes],
+            },
+        )
     return folder

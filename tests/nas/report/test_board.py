@@ -12,7 +12,7 @@ import optuna
 import pytest
 
 from nas.errors import ReportError
-from nas.report.board import attach, server
+from nas.report.board import attach_architectures, attach_report, server
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_storage
 from tests.nas.report.runs import search_run
@@ -47,7 +47,8 @@ def test_trials_report_and_constraints_are_shown(tmp_path: Path) -> None:
     over.set_constraint("latency", 1.5)
     study.tell(over, state=optuna.trial.TrialState.PRUNED)
     for _ in range(2):  # the second time adds nothing
-        attach(open_storage(url), run, "search", "<html>the report</html>")
+        attach_architectures(open_storage(url), "search")
+        attach_report(open_storage(url), run, "search", "<html>the report</html>")
     with serving(url, run) as address:
         (listed,) = got(f"{address}/api/studies")["study_summaries"]
         detail = got(f"{address}/api/studies/{listed['study_id']}?after=0")
@@ -71,4 +72,16 @@ def test_an_address_in_use_is_one_line(tmp_path: Path) -> None:
 def test_a_missing_study_is_one_line(tmp_path: Path) -> None:
     run = search_run(tmp_path / "run")
     with pytest.raises(ReportError, match="other"):
-        attach(open_storage(f"sqlite:///{run / 'study.db'}"), run, "other", "")
+        attach_report(open_storage(f"sqlite:///{run / 'study.db'}"), run, "other", "")
+
+
+def test_architectures_are_shown_without_a_run_as_well(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run")
+    url = f"sqlite:///{run / 'study.db'}"
+    foreign = optuna.create_study(storage=url, study_name="somebody else's")
+    foreign.add_trial(optuna.trial.create_trial(value=0.5, user_attrs={CANDIDATE: "a name"}))
+    attach_architectures(open_storage(url))
+    with serving(url, None) as address:
+        for listed in got(f"{address}/api/studies")["study_summaries"]:
+            trials = got(f"{address}/api/studies/{listed['study_id']}?after=0")["trials"]
+            assert all(bool(trial["note"]["body"]) == (listed["study_name"] == "search") for trial in trials)

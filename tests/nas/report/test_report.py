@@ -2,22 +2,36 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from nas.errors import ReportError
+from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
-from tests.nas.report.runs import search_run, training_run, trimming_run
+from nas.storage import STUDY_FILE, open_study
+from tests.nas.report.runs import (
+    MODELLED,
+    architectures,
+    compression_run,
+    latency_model,
+    search_run,
+    training_run,
+    trimming_run,
+)
+
+MAKERS = [search_run, trimming_run, training_run, compression_run]
 
 
 @pytest.mark.parametrize(
     ("make", "sections"),
     [
-        (search_run, ["Front", "Learning curves", "Candidates", "Rank fidelity"]),
+        (search_run, ["Front", "Learning curves", "Candidates", "Rank fidelity", "Latency model"]),
         (trimming_run, ["Path", "Widths"]),
         (training_run, ["Learning curves"]),
+        (compression_run, ["Stages", "Sizes"]),
     ],
 )
 def test_each_kind_of_run_has_its_sections(make, sections, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
@@ -43,6 +57,23 @@ def test_each_finalist_is_drawn_and_linked(tmp_path: Path) -> None:
     assert all(f'href="#network-{fingerprint}"' in html for fingerprint in linked)
 
 
+def test_the_latency_models_error_is_drawn_and_its_milliseconds_stage_by_stage(tmp_path: Path) -> None:
+    page = page_of(search_run(tmp_path / "run"))
+    (section,) = (section for section in page.sections if section.heading == "Latency model")
+    assert "within ±10 %" in section.text
+    assert section.figure is not None
+    rows = section.figure.spec["data"]["values"]
+    assert sum(row["which"] == "fitted to" for row in rows) == MODELLED
+    (first, second) = (row for row in rows if row["which"] == "this run's")
+    assert first["error"] == pytest.approx(second["error"]) == pytest.approx(1 / 1.01 - 1)
+    model = latency_model()
+    networks = {architecture.fingerprint: architecture for architecture in architectures(3)}
+    for drawn in page.networks:
+        told = dict(model.explain(networks[drawn.fingerprint]))
+        assert all(part.ms == pytest.approx(told[part.place]) for part in drawn.parts)
+        assert drawn.longest_ms > 0
+
+
 def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) -> None:
     page = page_of(search_run(tmp_path / "run"))
     figure = page.figures[0]
@@ -50,13 +81,25 @@ def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) ->
     assert row["ms"] == row["predicted_ms"]
 
 
-@pytest.mark.parametrize("make", [search_run, trimming_run])
+@pytest.mark.parametrize("make", MAKERS)
 def test_an_unfinished_run_shows_what_there_is(make, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     page = page_of(make(tmp_path / "run", finished=False))
     assert "has not ended" in " ".join(page.remarks)
     assert page.sections
-    assert page.networks
+    assert page.networks or make is training_run
     assert render(page)
+
+
+def test_candidates_are_those_of_the_study_that_was_opened_last(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run", finished=False, study_name="photos")
+    assert [section.heading for section in page_of(run).sections] == ["Candidates", "Learning curves", "Latency model"]
+    run = search_run(tmp_path / "other", study_name="photos")
+    open_study(f"sqlite:///{run / 'study.db'}", "photos-2ms", identity={})
+    (run / STUDY_FILE).write_text(json.dumps({"study": "photos-2ms"}))
+    page = page_of(run)
+    assert "study `photos-2ms`" in " ".join(page.remarks)
+    headings = [section.heading for section in page.sections]
+    assert "Front" in headings and "Candidates" not in headings, "the study of another budget has no candidates yet"
 
 
 @pytest.mark.parametrize("name", ["result.json", "study.db", "latency_model.json"])
@@ -82,11 +125,79 @@ def test_a_moved_run_is_read_where_it_is_now(tmp_path: Path) -> None:
     assert len(page_of(run).networks) == 3
 
 
-def test_two_runs_are_compared(tmp_path: Path) -> None:
-    page = page_of(search_run(tmp_path / "one"), trimming_run(tmp_path / "two"))
+def comparison(page: Page) -> Section:
     (section,) = (section for section in page.sections if section.heading.startswith("Compared"))
-    assert section.figure is not None
-    assert {row["run"] for row in section.figure.spec["data"]["values"]} == {"one", "two"}
+    return section
+
+
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("make", MAKERS)
+def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    second = make(tmp_path / "two", finished=finished)
+    for first in (search_run, training_run):
+        page = page_of(first(tmp_path / first.__name__), second)
+        section = comparison(page)
+        assert section.table is not None
+        assert {row[0].text for row in section.table.rows} == {first.__name__, "two"}
+        assert section.figure is not None
+        drawn = {row.get("run", row["network"]) for row in section.figure.spec["data"]["values"]}
+        with_ms = {search_run: {first.__name__}}.get(first, set()) | (
+            {"two"} if make in (search_run, trimming_run) else set()
+        )
+        with_curve = {first.__name__, "two"} if make is training_run else {first.__name__}
+        assert drawn == (with_ms or with_curve)
+        assert any("two: " in remark and "has not ended" in remark for remark in page.remarks) == (not finished)
+        assert render(page)
+
+
+def test_remarks_about_the_second_run_are_told(tmp_path: Path) -> None:
+    first, second = search_run(tmp_path / "one"), search_run(tmp_path / "two")
+    (second / "result.json").write_text("[]")
+    assert f"{second}: result.json is damaged and left out" in page_of(first, second).remarks
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[object, Path]:
+    """A run of each kind."""
+    return {make: make(tmp_path_factory.mktemp("runs") / "run") for make in MAKERS}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "odd"),
+    [
+        (search_run, "run.json", ("request", None)),
+        *((search_run, "result.json", ("finalists", value)) for value in (None, [{}], [1], {})),
+        *((search_run, "result.json", ("front", value)) for value in (None, [{}], "networks")),
+        *((search_run, "result.json", (key, value)) for key in ("rungs", "trials", "best") for value in (3, ["a"])),
+        *((trimming_run, "result.json", ("steps", value)) for value in (None, [{}], ["step"])),
+        (trimming_run, "result.json", ("start_ms", "fast")),
+        *((training_run, "result.json", ("curve", value)) for value in (None, [3], {"images": 1})),
+        (training_run, "run.json", ("request", [])),
+        *((compression_run, "result.json", odd) for odd in (("tensors", [{}]), ("bytes", None))),
+    ],
+)
+def test_a_file_of_another_form_is_remarked_and_the_rest_is_shown(  # type: ignore[no-untyped-def]
+    make, name: str, odd: tuple[str, object], whole: dict[object, Path], tmp_path: Path
+) -> None:
+    run = shutil.copytree(whole[make], tmp_path / "run")
+    content = json.loads((run / name).read_text())
+    (run / name).write_text(json.dumps(content | dict([odd])))
+    page = page_of(run, whole[trimming_run])
+    assert page.remarks
+    assert page.networks
+    assert render(page)
+    assert page_of(whole[trimming_run], run).sections
+
+
+def test_every_byte_of_a_compressed_file_is_accounted_for(tmp_path: Path) -> None:
+    run = compression_run(tmp_path / "run")
+    page = page_of(run)
+    (sizes,) = (section for section in page.sections if section.heading == "Sizes")
+    assert sizes.table is not None and sizes.figure is not None
+    written = (run / "network.nasz").stat().st_size
+    assert sum(int(row[-1].text.replace(",", "")) for row in sizes.table.rows) == written
+    assert sum(row["after"] for row in sizes.figure.spec["data"]["values"]) == written
+    assert dict(page.facts)["accuracy (test split)"] == "60.00% → 57.00%"
 
 
 def test_what_is_no_run_is_refused(tmp_path: Path) -> None:

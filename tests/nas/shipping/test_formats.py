@@ -34,6 +34,7 @@ from searchspace.space import load_space
 from tests.nas.learning import shapes, small
 
 DATA = shapes()
+SAMPLED, SAMPLED_ALWAYS = 20, 3  # networks of the default space
 
 
 @pytest.fixture(scope="module")
@@ -41,20 +42,18 @@ def checkpoint() -> Checkpoint:
     return train(small(dropout=0.2), DATA, Recipe(epochs=4, batch_size=16, flip=False)).checkpoint
 
 
-def networks() -> Iterator[tuple[str, Any]]:
-    """Small versions of every reference, and networks of the default space."""
+def networks() -> Iterator[Any]:
+    """Small versions of every reference, and networks of the default space, most of them only where there is time."""
     for name in REFERENCES:
-        if not name.endswith("full_conv"):
-            yield name, reference(name, resolution=64, width_multiplier=0.25, classes=7)
+        yield pytest.param(reference(name, resolution=64, width_multiplier=0.25, classes=7), id=name)
     source, space = RandomSuggest(4), load_space("default").adapt(channels=1, classes=5, resolution=16)
-    for index in range(3):
-        yield f"sampled {index}", space.sample(source)
+    for index in range(SAMPLED):
+        marks = [pytest.mark.slow] if index >= SAMPLED_ALWAYS else []
+        yield pytest.param(space.sample(source), id=f"sampled {index}", marks=marks)
 
 
-@pytest.mark.parametrize(
-    ("name", "architecture"), list(networks()), ids=lambda value: value if type(value) is str else ""
-)
-def test_the_plain_modules_and_the_runtimes_format_give_the_same_logits(name: str, architecture: Any) -> None:
+@pytest.mark.parametrize("architecture", list(networks()))
+def test_the_plain_modules_and_the_runtimes_format_give_the_same_logits(architecture: Any) -> None:
     made = random_checkpoint(architecture)
     images = noise(architecture, images=3)
     logits = standalone.run(standalone.model_source(made), standalone.weights(made), images)
@@ -111,6 +110,28 @@ def test_preprocessing_belongs_to_the_file(tmp_path: Path, checkpoint: Checkpoin
     with torch.inference_mode():
         wanted = checkpoint.network()(((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2))
     assert np.allclose(logits, wanted.numpy(), atol=1e-3)
+
+
+def whole_images(count: int = 12) -> list[np.ndarray]:
+    """Test images four times as large, between bands that are cut off."""
+    larger = np.kron(DATA.test.images[:count, 0].numpy(), np.ones((4, 4), np.uint8))
+    return list(np.pad(larger, ((0, 0), (0, 0), (8, 8)))[..., None])
+
+
+@pytest.mark.parametrize("format_", ["onnx", "onnx-int8", "ort"])
+def test_a_file_that_crops_and_resizes_is_tried_on_images_of_their_own_size(
+    tmp_path: Path, checkpoint: Checkpoint, format_: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, wish = tmp_path / "pixels", Wish(format=format_, preprocessing=True, max_drop=0.05, min_agreement=0.9)
+    report = export(checkpoint, path, wish, data=DATA, whole=whole_images())
+    assert report["whole_images"]["images"] == 12
+    assert report["whole_images"]["agreement"] >= 0.75
+    assert "test images of their own size" in write_card(checkpoint, path, report)[1].read_text()
+    path.unlink()
+    monkeypatch.setattr(formats, "decode", lambda pixels, **size: decode(np.rot90(pixels).copy(), **size))
+    with pytest.raises(ExportError, match=r"cropping and resizing .* of 12 test images; nothing was written"):
+        export(checkpoint, path, wish, data=DATA, whole=whole_images())
+    assert not path.exists()
 
 
 @pytest.mark.parametrize("format_", ["onnx-int8", "ort"])
@@ -184,6 +205,47 @@ def test_layers_that_eight_bits_hurt_stay_in_float_and_are_named(
     assert found.agreement >= 0.97
 
 
+def coarser(model: bytes, *, times: float) -> bytes:
+    """A quantised model whose steps are so many times as large."""
+    made = onnx.load_from_string(model)
+    for tensor in made.graph.initializer:
+        if tensor.name.endswith("_scale"):
+            value = np.asarray(onnx.numpy_helper.to_array(tensor) * times)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(value, tensor.name))
+    serialized: bytes = made.SerializeToString()
+    return serialized
+
+
+def test_what_lies_between_layers_in_float_stays_in_float_where_that_hurts(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantiser that ruins sums and concatenations."""
+    honest = int8._static
+
+    def ruining(*given: Any, between: bool = True, only: str | None = None, **rest: Any) -> bytes:
+        made = honest(*given, between=between, only=only, **rest)
+        return coarser(made, times=40) if between and only is None else made
+
+    monkeypatch.setattr(int8, "_static", ruining)
+    found = int8.quantize(checkpoint, DATA, min_agreement=0.9, max_drop=0.05)
+    assert found.refusal is None
+    assert found.float_between
+    assert found.agreement >= 0.9
+
+
+def test_eight_bits_that_cannot_do_what_is_asked_for_are_not_written(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quantiser that ruins whatever it touches."""
+    honest = int8._static
+    monkeypatch.setattr(int8, "_static", lambda *given, **options: coarser(honest(*given, **options), times=1000))
+    with pytest.raises(
+        ExportError, match=r"ask for .*--min-agreement 0\.\d+, or for --format onnx; nothing was written"
+    ):
+        export(checkpoint, tmp_path / "small.onnx", Wish(format="onnx-int8", min_agreement=1.0), data=DATA)
+    assert not list(tmp_path.iterdir())
+
+
 def test_eight_bits_need_images_of_the_networks_classes(tmp_path: Path, checkpoint: Checkpoint) -> None:
     with pytest.raises(ExportError, match="calibrated on training images: give --data"):
         export(checkpoint, tmp_path / "small.onnx", Wish(format="onnx-int8"))
@@ -217,6 +279,25 @@ def test_a_place_that_cannot_be_written_to_is_told_first(tmp_path: Path, checkpo
     (tmp_path / "file").write_text("")
     with pytest.raises(NasError, match="cannot be written"):
         export(checkpoint, tmp_path / "file" / "network.onnx", Wish(format="onnx"), data=DATA)
+    with pytest.raises(NasError, match="a file is needed, there lies a folder already"):
+        export(checkpoint, tmp_path, Wish(format="onnx-int8"), data=DATA)
+    with pytest.raises(NasError, match="a folder is needed, there lies something else already"):
+        export(checkpoint, tmp_path / "file", Wish(format="torch"), data=DATA)
+    assert {path.name for path in tmp_path.iterdir()} == {"file"}
+
+
+def test_a_folder_may_be_the_one_that_one_is_in(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "notes.py").write_text("mine")
+    monkeypatch.chdir(here)
+    report = export(checkpoint, Path(), Wish(format="torch"), data=DATA)
+    machine, _ = write_card(checkpoint, Path(), report)
+    assert {path.name for path in here.iterdir()} == {"notes.py", "model.py", "weights.pt"}
+    assert {path.name for path in tmp_path.iterdir()} == {"here", "here.card.json", "here.card.md"}
+    assert set(json.loads(machine.read_text())["sha256"]) == {"model.py", "weights.pt"}
 
 
 def test_a_file_that_differs_is_not_written(
