@@ -137,16 +137,14 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     from latency.target import load_target
 
     target = load_target(name)
-    model = load_model(target)
-    with progress_bar(f"checking {target.name}") as bar:
-        found = check_model(
-            model,
-            target.open(),
-            on_slice=counting(bar, f"measuring on {target.name} again"),
-            on_wait=waiting_for(target.name),
-        )
-    if change_it:
-        _show_profile(recalibrate(model, found, target=target), json=json)
+    model, device, on_wait = load_model(target), target.open(), waiting_for(target.name)
+    renewed = None
+    with progress_bar(f"checking {target.name}") as bar, device.reserve("checking its latency model", on_wait=on_wait):
+        found = check_model(model, device, on_slice=counting(bar, f"measuring on {target.name} again"), on_wait=on_wait)
+        if change_it:  # before anyone else measures there
+            renewed = recalibrate(model, found, target=target)
+    if renewed is not None:
+        _show_profile(renewed, json=json)
         return
     if json:
         keys = {
@@ -163,7 +161,7 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     if not found.holds:
         raise ModelError(
             f"the latency model of {target.name!r} no longer holds: {told}: "
-            f"run `nas profile --target {target.name} --recalibrate`, or stop what else runs on the device"
+            f"run `nas profile --target {target.option} --recalibrate`, or stop what else runs on the device"
         )
     if not json:
         stdout.print(f"{target.name}: the latency model holds: {told}")
