@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,27 +37,33 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
     """
     if target.basis == "published":
         raise ModelError(f"target {target.name!r} is known from published latencies: nothing was measured on it")
-    folder = folder or models_folder()
-    found = sorted(folder.glob(f"{target.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    option = target.option or target.name
+    found = _files(target.name, folder or models_folder())
     if not found:
-        raise ModelError(
-            f"target {target.name!r} has no latency model yet: run `nas profile --target {target.option or target.name}`"
-        )
+        raise ModelError(f"target {target.name!r} has no latency model yet: run `nas profile --target {option}`")
     refused: ModelError | None = None
     for path in found:
-        model = LatencyModel.load(path)
         try:
-            require_equal(target.option or target.name, target.settings.as_json(), model.settings.as_json())
+            model = LatencyModel.load(path, remedy=f"run `nas profile --target {option}`")
+            require_equal(option, {"target": target.name}, {"target": model.target})
+            require_equal(option, target.settings.as_json(), model.settings.as_json())
             if target.device == "host":
                 cpu, _ = runner.cpu_facts()
                 here = {"cpu": cpu, "runtime": version("onnxruntime")}
-                require_equal(target.option or target.name, here, model.provenance.key)
+                require_equal(option, here, model.provenance.key)
         except ModelError as error:
             refused = refused or error
         else:
             return model
     assert refused is not None
     raise refused
+
+
+def _files(target: str, folder: Path) -> list[Path]:
+    """The files that `model_path` names for a target, the newest first; one whose name begins alike has others."""
+    named = re.compile(re.escape(target) + r"-[0-9a-f]{12}\.json")
+    found = [path for path in folder.glob("*.json") if named.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:

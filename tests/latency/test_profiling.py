@@ -1,6 +1,7 @@
 import dataclasses
 import itertools
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -250,3 +251,38 @@ def test_effort_is_passed_on(tmp_path):
         folder=tmp_path,
     )
     assert {len(one.timing.slices) for one in model.measurements} == {15}
+
+
+def saved(folder: Path, target: str, *, threads: int = 1) -> LatencyModel:
+    """A model of a target, in the file of its name."""
+    model = fake_model()
+    model = dataclasses.replace(model, target=target, settings=dataclasses.replace(model.settings, threads=threads))
+    model.save(model_path(target, model.provenance, model.settings, folder=folder))
+    return model
+
+
+@pytest.mark.parametrize("other", ["pi-kitchen", "pi-0123456789ab"])
+def test_a_target_whose_name_begins_alike_lends_no_model(tmp_path, other):
+    pi = dataclasses.replace(HOST, name="pi", device="ssh", option="pi.yaml")
+    saved(tmp_path, other)
+    with pytest.raises(ModelError, match=r"'pi' has no latency model yet: run `nas profile --target pi\.yaml`"):
+        load_model(pi, folder=tmp_path)
+    model = fake_model()
+    path = model_path("pi", model.provenance, model.settings, folder=tmp_path)
+    model.save(path)  # a file of that name, but of the host
+    with pytest.raises(ModelError, match="was measured with target 'host', but here it is 'pi'"):
+        load_model(pi, folder=tmp_path)
+    ours = saved(tmp_path, "pi")
+    assert load_model(pi, folder=tmp_path) == ours
+
+
+def test_a_newer_file_that_cannot_be_read_hides_no_model(tmp_path):
+    pi = dataclasses.replace(HOST, name="pi", device="ssh", option="pi.yaml")
+    path = tmp_path / "pi-0123456789ab.json"
+    path.write_text('{"format": 1}')
+    with pytest.raises(ModelError, match=r"format must be 4, got 1: run `nas profile --target pi\.yaml`"):
+        load_model(pi, folder=tmp_path)
+    ours = saved(tmp_path, "pi")
+    later = model_path("pi", ours.provenance, ours.settings, folder=tmp_path).stat().st_mtime + 60
+    os.utime(path, (later, later))
+    assert load_model(pi, folder=tmp_path) == ours
