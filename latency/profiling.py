@@ -89,14 +89,13 @@ def profile_target(
     device = device or target.open()
     with device.reserve(f"profiling {target.name}", on_wait=on_wait):
         provenance = device.describe()
-    path = model_path(target.name, provenance, target.settings, folder=folder)
-    log = path.with_suffix(".jsonl")
-    measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
-    begin = time.monotonic()
-    known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
-    block, precision = provenance.nchwc_block, target.settings.precision
-    queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
-    with device.reserve(f"profiling {target.name}", on_wait=on_wait):
+        path = model_path(target.name, provenance, target.settings, folder=folder)
+        log = path.with_suffix(".jsonl")
+        measured = _by_fingerprint(log)
+        begin = time.monotonic()
+        known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
+        block, precision = provenance.nchwc_block, target.settings.precision
+        queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
         while networks is None or len(measured) < networks:
             seconds = time.monotonic() - begin
             if limit_s is not None and seconds >= limit_s:
@@ -110,8 +109,9 @@ def profile_target(
                 _append(log, one)
             if on_progress is not None:
                 on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s))
-    model = fit_model(target, provenance, tuple(measured.values()))
-    model.save(path)
+        measured = _by_fingerprint(log)  # with what was measured meanwhile on another phone of a pool
+        model = fit_model(target, provenance, tuple(measured.values()))
+        model.save(path)
     return model
 
 
@@ -170,6 +170,11 @@ def read_measurements(log: Path) -> Iterator[Measurement]:
             yield Measurement.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError, NasError):
             continue
+
+
+def _by_fingerprint(log: Path) -> dict[str, Measurement]:
+    """The measurements in a file of lines by network; of a network that was measured again, the last."""
+    return {one.architecture.fingerprint: one for one in read_measurements(log)}
 
 
 def write_measurements(log: Path, measurements: Iterable[Measurement]) -> None:

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -97,6 +98,45 @@ def test_slices_that_the_device_drops_are_not_kept_when_it_goes_away(tmp_path):
     kept = list(read_measurements(log))
     assert len(kept) == JOB - 1
     assert all(10**9 not in part.ns for one in kept for part in one.timing.slices)
+
+
+class HandedOnDevice(FakeDevice):
+    """Whenever it is given back, somebody else profiles it further, into the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.networks = folder, 12
+
+    @contextlib.contextmanager
+    def reserve(self, purpose, *, on_wait=None):
+        yield
+        self.networks += 12
+        profile(self.folder, FakeDevice(), self.networks)
+
+
+def test_the_better_model_of_somebody_who_profiles_next_is_not_written_over(tmp_path):
+    device = HandedOnDevice(tmp_path)
+    profile(tmp_path, device, 12)
+    [path] = tmp_path.glob("*.json")
+    assert len(LatencyModel.load(path).measurements) == device.networks > 12
+
+
+class TwinDevice(FakeDevice):
+    """One of two phones that are profiled at the same time: the other one's measurements arrive while it is at work."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def measure(self, models, **options):
+        timings = super().measure(models, **options)
+        profile(self.folder, FakeDevice(), 24, seed=1)
+        return timings
+
+
+def test_what_is_measured_meanwhile_on_another_phone_is_fitted_too(tmp_path):
+    model = profile(tmp_path, TwinDevice(tmp_path), 12)
+    assert len(model.measurements) == 24 + 12
 
 
 def test_more_networks_later_add_to_those_there_are(tmp_path):
