@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from latency.adb import AdbShell
-from latency.device import OnSlice
+from latency.device import OnRestart, OnSlice
 from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
 from latency.native_runner import job_files
 from latency.phone_state import STATE, PhoneState
@@ -136,6 +136,7 @@ class Phone(RemoteDevice):
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
         """As `Device.measure`; what was taken while the phone was hot is dropped and measured again when it has cooled.
 
@@ -156,6 +157,8 @@ class Phone(RemoteDevice):
                     self._cool_ms[settings] = min(cool_ms, found_ms)
                     if found_ms <= self._hot * cool_ms:
                         return timings
+                if on_restart is not None:
+                    on_restart()
             raise DeviceUnfit(
                 f"{self.shell.name}: the phone is slowed down and does not get faster again ({self.state()}): let it cool, "
                 "take it off the charger or out of its case, switch battery saver off; the same command goes on"

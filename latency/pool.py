@@ -9,7 +9,7 @@ import numpy as np
 from latency import adb
 from latency.adb import AdbShell
 from latency.address import AdbAddress
-from latency.device import Device, OnSlice, OpTime
+from latency.device import Device, OnRestart, OnSlice, OpTime
 from latency.errors import DeviceBusy, DeviceError, DeviceUnavailable
 from latency.lock import unless_taken
 from latency.phone import Phone
@@ -92,10 +92,18 @@ class PhonePool:
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
-        return self._on_one(
-            "measuring", lambda phone: phone.measure(models, settings=settings, effort=effort, on_slice=on_slice)
-        )
+        phones = 0
+
+        def work(phone: Phone) -> list[Timing]:
+            nonlocal phones
+            phones += 1
+            if phones > 1 and on_restart is not None:
+                on_restart()
+            return phone.measure(models, settings=settings, effort=effort, on_slice=on_slice, on_restart=on_restart)
+
+        return self._on_one("measuring", work)
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
         return self._on_one("memory", lambda phone: phone.memory(model, settings=settings))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from latency.choosing import Queue
-from latency.device import Device
-from latency.errors import DeviceUnreachable, ModelError
+from latency.device import Device, settled
+from latency.errors import ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
@@ -209,18 +209,22 @@ def _measure(
         )
     taken: list[list[Slice]] = [[] for _ in job]
 
-    def keep(index: int, part: Slice) -> None:
-        if taken[index] and part.process < taken[index][-1].process:  # the device drops what it took, and measures anew
-            taken[index].clear()
-        taken[index].append(part)
+    def restart() -> None:
+        for slices in taken:
+            slices.clear()
 
     try:
-        timings = device.measure(models, settings=target.settings, effort=effort, on_slice=keep)
-    except DeviceUnreachable:
+        timings = device.measure(
+            models,
+            settings=target.settings,
+            effort=effort,
+            on_slice=lambda index, part: taken[index].append(part),
+            on_restart=restart,
+        )
+    except BaseException:  # also an interrupt: what is finished is kept, whyever the rest is not
         for architecture, slices in zip(job, taken, strict=True):
-            timing = Timing(tuple(slices), effort.tolerance)
-            if len(slices) >= effort.slices * effort.processes and timing.stable:  # it was finished
-                yield Measurement(architecture, timing)
+            if settled(slices, effort):
+                yield Measurement(architecture, Timing(tuple(slices), effort.tolerance))
         raise
     for architecture, timing in zip(job, timings, strict=True):
         yield Measurement(architecture, timing)

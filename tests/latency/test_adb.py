@@ -324,15 +324,23 @@ def test_what_was_taken_while_it_was_slow_is_measured_again(phone, monkeypatch):
     references = iter((1.0, 1.3, 1.02))
     device = phone.device(hot=1.05)
     monkeypatch.setattr(device, "_reference_ms", lambda settings: next(references))
-    processes = []
-    [timing] = device.measure(
-        [small_model()], settings=SETTINGS, effort=QUICK, on_slice=lambda index, part: processes.append(part)
-    )
-    assert len(timing.slices) < len(processes)
-    assert list(timing.slices) == processes[-len(timing.slices) :]
+    every, kept = [], []
+
+    def keep(index, part):
+        every.append(part)
+        kept.append(part)
+
+    def measure():
+        return device.measure([small_model()], settings=SETTINGS, effort=QUICK, on_slice=keep, on_restart=kept.clear)
+
+    [timing] = measure()
+    assert len(timing.slices) < len(every)
+    assert list(timing.slices) == kept
+    kept.clear()
     with pytest.raises(DeviceUnfit, match="slowed down"):
         monkeypatch.setattr(device, "_reference_ms", lambda settings: 2.0)
-        device.measure([small_model()], settings=SETTINGS, effort=QUICK)
+        measure()
+    assert kept == []  # what was slow is not left to anyone
 
 
 def test_slices_on_a_core_that_is_held_down_are_dropped(phone, monkeypatch):
@@ -360,6 +368,27 @@ def test_a_pool_goes_on_with_another_phone(phone, bare, runner):
         assert pool.measure([small_model()], settings=SETTINGS, effort=QUICK)
         assert [member.holder() is None for member in pool.members] == [True, False]
     bare.start()
+
+
+def test_a_pool_that_goes_on_with_another_phone_says_that_it_begins_anew(phone, bare, runner):
+    bare.shell.reconnect()
+    install(bare.shell, lambda abi: bundle_for(abi, runner), name="test")
+    pool = PhonePool("pool", [bare.device(waits_s=()), phone.device(waits_s=())])
+    pool.describe()
+    taken = []
+
+    def cut(index, part):
+        taken.append(part)
+        if bare.process.poll() is None:
+            bare.kill()
+
+    effort = Effort(processes=1, slices=100, tolerance=1.0, limit_s=20.0)
+    try:
+        [timing] = pool.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=cut, on_restart=taken.clear)
+    finally:
+        bare.start()
+    assert list(timing.slices) == taken
+    assert {part.process for part in taken} == {0}
 
 
 def test_a_pool_measures_on_a_phone_that_is_fit(phone, bare, runner):

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from latency.errors import DeviceError, DeviceUnreachable, ModelError
+from latency.device import settled
+from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable, ModelError
 from latency.fake import FakeDevice
 from latency.features import measured_as
 from latency.model import LatencyModel
@@ -61,17 +62,21 @@ def test_an_interrupted_profile_is_continued(tmp_path):
 class LeavingDevice(FakeDevice):
     """Goes away in the middle of a job, when all but one of its networks have all of their slices."""
 
+    reason: type[BaseException] = DeviceUnreachable
+
     def measure(self, models, *, on_slice=None, **options):
         def pass_on(index, part):
             if index == len(models) - 1:
-                raise DeviceUnreachable("fake: the connection broke")
+                raise self.reason("fake: the connection broke")
             on_slice(index, part)
 
         return super().measure(models, on_slice=pass_on, **options)
 
 
-def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
-    with pytest.raises(DeviceUnreachable):
+@pytest.mark.parametrize("reason", [DeviceUnreachable, DeviceUnfit, DeviceError, KeyboardInterrupt])
+def test_what_was_finished_when_the_job_ended_is_kept_whyever_it_did(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr(LeavingDevice, "reason", reason)
+    with pytest.raises(reason):
         profile(tmp_path, LeavingDevice(), 40)
     [log] = tmp_path.glob("*.jsonl")
     kept = list(read_measurements(log))
@@ -82,12 +87,30 @@ def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
     assert device.measured == 40 - len(kept)
 
 
-class CoolingDevice(LeavingDevice):
-    """Drops what it took in a first pass, because it was hot."""
+def test_slow_networks_are_finished_with_fewer_slices():
+    def parts(ms: float, count: int, *processes: int) -> list[Slice]:
+        return [Slice((round(1e6 * ms),), 20_000, process) for process in processes for _ in range(count)]
 
-    def measure(self, models, *, on_slice=None, **options):
+    effort = Effort(processes=2, slices=8, tolerance=0.02, limit_s=3.0)
+    assert settled(parts(1.0, 8, 0, 1), effort)
+    assert not settled(parts(1.0, 8, 0), effort)
+    assert not settled(parts(1.0, 7, 0, 1), effort)
+    assert settled(
+        parts(200.0, 4, 0, 1), effort
+    )  # 200 ms of each slice are kept, 400 ms it takes: 1.6 s in each process
+    assert not settled(parts(200.0, 2, 0, 1), effort)
+    assert not settled(parts(200.0, 4, 0) + parts(300.0, 4, 1), effort)  # halves that do not agree
+    assert settled(parts(900.0, 2, 0) + parts(1300.0, 2, 1), effort)  # nor do these, but their time is over
+    assert not settled([], effort)
+
+
+class CoolingDevice(LeavingDevice):
+    """Drops what it took at first, because it was hot, or goes on as another one."""
+
+    def measure(self, models, *, on_slice=None, on_restart=None, **options):
         for index in range(len(models)):
-            on_slice(index, Slice((10**9,) * 3, 20_000, process=1))
+            on_slice(index, Slice((10**9,) * 3, 20_000))
+        on_restart()
         return super().measure(models, on_slice=on_slice, **options)
 
 
