@@ -83,9 +83,11 @@ def profile_target(
         on_wait: called with who has the device if one must wait for it.
 
     Raises:
+        TargetError: there are no rules for how the target's runtime fuses.
         ModelError: the runtime fuses otherwise than the rules say, or fewer than `FEWEST` measurements are stable.
         DeviceError: the device failed; what was measured before is kept.
     """
+    target.require_modelled()
     device = device or target.open()
     with device.reserve(f"profiling {target.name}", on_wait=on_wait):
         provenance = device.describe()

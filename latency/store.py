@@ -34,9 +34,11 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
 
     Raises:
         ModelError: there is none, or it was measured elsewhere or with other settings; the message says how to make one.
+        TargetError: there cannot be one.
     """
     if target.basis == "published":
         raise ModelError(f"target {target.name!r} is known from published latencies: nothing was measured on it")
+    target.require_modelled()
     option = target.option or target.name
     found = _files(target.name, folder or models_folder())
     if not found:

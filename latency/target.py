@@ -54,6 +54,20 @@ class Target:
     address: Address | None = None
     option: str = ""
 
+    def require_modelled(self) -> None:
+        """Checks that there is or can be a latency model for how networks run here.
+
+        Raises:
+            TargetError: the runtime executes them by a provider or at a level whose kernels the models' rules do not know.
+        """
+        provider, level = self.settings.provider, self.settings.graph_level
+        if self.basis == "measured" and (provider, level) != ("cpu", "all"):
+            raise TargetError(
+                f"a latency model needs the target's runtime to have provider cpu and graph_level all for now, {self.name!r} has "
+                f"provider {provider} and graph_level {level}: change them, or only measure: "
+                f"`nas measure ARCH --target {self.option or self.name}` works with all of them"
+            )
+
     def open(self) -> Device:
         """The device; a remote one is not touched before it is used.
 

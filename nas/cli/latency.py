@@ -68,6 +68,7 @@ def profile(
     if like and space is not None:
         raise StudyError("--like and --space both say what to measure: give one of them")
     where = load_target(target)
+    where.require_modelled()
     device = where.open()
     in_order: int | None = None
     architectures: Iterator[Architecture]

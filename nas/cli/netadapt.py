@@ -99,6 +99,7 @@ def netadapt(
     if method == "uniform":
         _refuse_steps(context)
     where, start = load_target(target), load_checkpoint(checkpoint)
+    where.require_modelled()
     device = None if where.basis == "published" else where.open()
     settings = Settings(
         budget_ms=budget_ms,

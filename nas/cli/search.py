@@ -126,6 +126,7 @@ def search(
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
+    where.require_modelled()
     budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
     lesson = None
     if teacher is not None:
@@ -380,7 +381,9 @@ def other_targets(wanted: list[str]) -> "list[tuple[Target, float]]":
             raise StudyError(
                 f"--also must be a target and its milliseconds above 0, such as host-int8=0.5, got {item!r}"
             )
-        found.append((load_target(name), most_ms))
+        where = load_target(name)
+        where.require_modelled()
+        found.append((where, most_ms))
     return found
 
 

@@ -4,7 +4,9 @@ import pytest
 
 from latency.errors import TargetError
 from latency.host import HostDevice
+from latency.profiling import profile_target
 from latency.settings import RuntimeSettings
+from latency.store import load_model
 from latency.target import known_targets, load_target
 
 HOST = "name: mine\ndevice: {kind: host}\n"
@@ -86,3 +88,27 @@ def test_an_unknown_name_lists_the_known_ones():
 def test_a_missing_file_is_named():
     with pytest.raises(TargetError, match=r"nowhere/x\.yaml: cannot be read"):
         load_target("nowhere/x.yaml")
+
+
+@pytest.mark.parametrize("runtime", ["graph_level: basic", "graph_level: disabled", "provider: xnnpack"])
+def test_what_no_latency_model_can_know_is_said_before_anything_is_measured(tmp_path: Path, runtime: str):
+    path = tmp_path / "mine.yaml"
+    path.write_text(HOST + f"runtime: {{{runtime}}}\n")
+    target = load_target(path)
+    device = object()  # has nothing that a device has
+    for use in (
+        target.require_modelled,
+        lambda: profile_target(target, [], device=device),
+        lambda: load_model(target, folder=tmp_path),
+    ):
+        with pytest.raises(
+            TargetError, match=r"needs .* provider cpu and graph_level all for now, 'mine' has provider"
+        ) as caught:
+            use()
+        assert runtime.replace(":", "") in str(caught.value)
+        assert f"`nas measure ARCH --target {path}` works" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", known_targets())
+def test_shipped_targets_have_or_can_have_a_latency_model(name):
+    load_target(name).require_modelled()

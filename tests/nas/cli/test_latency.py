@@ -178,3 +178,23 @@ def test_emulated_processors_are_warned_of(capsys) -> None:
     assert capsys.readouterr().err == ""
     warn_of_emulation("board", dataclasses.replace(real, cpu="Pixel 6: emulated aarch64"))
     assert "board is emulated (Pixel 6: emulated aarch64)" in capsys.readouterr().err
+
+
+def test_a_runtime_that_no_latency_model_knows_is_refused_at_once(models, monkeypatch, capsys, tmp_path) -> None:
+    target = tmp_path / "plain.yaml"
+    target.write_text("name: plain\ndevice: {kind: host}\nruntime: {graph_level: basic}\n")
+    monkeypatch.setattr("latency.target.Target.open", lambda target: pytest.fail("no device is needed to say so"))
+    for command in (
+        ("profile", "--target", str(target)),
+        ("search", "--target", str(target)),
+        ("search", "--target", "pixel1", "--also", f"{target}=1"),
+        ("predict", "mobilenet_v2", "--target", str(target)),
+    ):
+        assert nas(monkeypatch, *command) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "provider cpu and graph_level all" in line
+    monkeypatch.setattr("latency.target.Target.open", lambda target: FakeDevice())
+    assert (
+        nas(monkeypatch, "measure", "mobilenet_v3_small", "--resolution", "32", "--target", str(target), "--json") == 0
+    )
+    assert told(capsys)["predicted_ms"] is None
