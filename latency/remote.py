@@ -103,10 +103,17 @@ class RemoteDevice(RunnerDevice):
                 return
             self._hold.release()
             self._hold = None
-        who = f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}, {self._purpose}"
-        command = self._holder(who)
+        command = self._holder(f"{_user()}@{socket.gethostname()}, process {os.getpid()}, {self._purpose}")
         if command is not None:
             self._hold = Hold(self.shell, command, on_wait=self._on_wait)
+
+
+def _user() -> str:
+    """Who runs this; a number where the system has no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 class PythonRemote(RemoteDevice):

@@ -1,6 +1,8 @@
 """Targets: which device, and how networks run on it, as a YAML file (shipped ones in ``targets/``, or a path)."""
 
 import difflib
+import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,7 @@ RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
 PIXEL = "pixel"  # the attached Pixel phone with a runtime of ours, or else:
 PIXEL_STANDS_FOR = "pixel6"
 KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
+NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +144,7 @@ def _attached_pixels() -> Target | None:
 def _parse(source: str, where: str) -> Target:
     try:
         plain = yaml.safe_load(source)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # the latter for what looks like a date and is none
         raise TargetError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
     top = _section(plain, KEYS, where)
     kind, address = _device(top.get("device", {"kind": "host"}), f"{where}: device")
@@ -150,12 +153,17 @@ def _parse(source: str, where: str) -> Target:
     if basis not in get_args(Basis):
         raise TargetError(f"{where}: basis must be one of {', '.join(get_args(Basis))}, got {basis!r}")
     resolution = _value(top, "resolution", int, where, default=None)
-    budget_ms = _value(top, "budget_ms", (int, float), where, default=None)
+    budget_ms = _value(_with_number(top, "budget_ms"), "budget_ms", (int, float), where, default=None)
     for key, number in (("resolution", resolution), ("budget_ms", budget_ms)):
-        if number is not None and not number > 0:
-            raise TargetError(f"{where}: {key} must be above 0, got {number}")
+        if number is not None and not 0 < number < math.inf:
+            raise TargetError(f"{where}: {key} must be a finite number above 0, got {number}")
+    name = _value(top, "name", str, where)
+    if not NAME.fullmatch(name):
+        raise TargetError(
+            f"{where}: name must be of letters, digits, '.', '_' and '-', as it names files; got {name!r}"
+        )
     return Target(
-        name=_value(top, "name", str, where),
+        name=name,
         device=kind,
         settings=_settings(runtime, _value(top, "precision", str, where, default="fp32"), where),
         basis=basis,
@@ -232,6 +240,15 @@ def _value(
         return value
     wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
     raise TargetError(f"{where}: {key} must be {wanted}, got {value!r}")
+
+
+def _with_number(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The section with a number where YAML sees a text in one, such as 5e-1."""
+    value = section.get(key)
+    try:
+        return {**section, key: float(value)} if isinstance(value, str) else section
+    except ValueError:
+        return section
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:

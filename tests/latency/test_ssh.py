@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from latency import remote
 from latency.address import SshAddress
 from latency.device import Device
 from latency.errors import DeviceError, DeviceUnreachable, ModelError
@@ -253,3 +255,11 @@ def _reserve(address, runtime, reserved) -> None:
             device.optimize(small_model(), settings=SETTINGS)
             reserved.set()
             time.sleep(600)
+
+
+def test_who_has_no_name_is_told_by_number(monkeypatch):
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert remote._user() == f"user {os.getuid()}"

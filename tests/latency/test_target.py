@@ -63,8 +63,16 @@ def test_a_file_says_everything(tmp_path: Path):
         (HOST + "runtime: {provider: CPU}\n", "provider must be a name in lower case"),
         (HOST + "precision: fp8\n", "precision must be one of fp32, int8, got 'fp8'"),
         (HOST + "basis: guessed\n", "basis must be one of measured, published, got 'guessed'"),
-        (HOST + "resolution: 0\n", "resolution must be above 0, got 0"),
-        (HOST + "budget_ms: -1\n", "budget_ms must be above 0, got -1"),
+        (HOST + "resolution: 0\n", "resolution must be a finite number above 0, got 0"),
+        (HOST + "budget_ms: -1\n", "budget_ms must be a finite number above 0, got -1"),
+        (HOST + "budget_ms: .inf\n", "budget_ms must be a finite number above 0, got inf"),
+        (HOST + "budget_ms: nan\n", "budget_ms must be a finite number above 0, got nan"),
+        (HOST + "budget_ms: fast\n", "budget_ms must be int or float, got 'fast'"),
+        ("name: 2024-13-01\n", "not valid YAML: month must be in 1..12"),
+        ("name: 2024-12-01\n", "name must be str, got datetime.date(2024, 12, 1)"),
+        ("name: my board\n", "name must be of letters, digits, '.', '_' and '-', as it names files; got 'my board'"),
+        ("name: ../board\n", "got '../board'"),
+        ("name: ''\n", "got ''"),
         ("- a\n", "must be a mapping"),
         ("name: [\n", "not valid YAML"),
         ("!!python/object/apply:os.system ['true']\n", "not valid YAML"),
@@ -112,3 +120,10 @@ def test_what_no_latency_model_can_know_is_said_before_anything_is_measured(tmp_
 @pytest.mark.parametrize("name", known_targets())
 def test_shipped_targets_have_or_can_have_a_latency_model(name):
     load_target(name).require_modelled()
+
+
+@pytest.mark.parametrize(("text", "budget_ms"), [("5e-1", 0.5), ("1e3", 1000.0), ("0.5", 0.5), ("20", 20.0)])
+def test_a_budget_is_a_number_however_it_is_written(tmp_path: Path, text: str, budget_ms: float):
+    path = tmp_path / "mine.yaml"
+    path.write_text(HOST + f"budget_ms: {text}\n")
+    assert load_target(path).budget_ms == budget_ms
