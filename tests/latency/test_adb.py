@@ -111,7 +111,7 @@ def adb_server(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
         patch.setenv("HOME", str(folder))
-        patch.setenv("XDG_RUNTIME_DIR", str(folder / "locks"))
+        patch.setenv("POCKETNAS_LOCKS", str(folder / "locks"))
         subprocess.run(["adb", "start-server"], check=True, capture_output=True, timeout=30)
         try:
             yield
