@@ -13,6 +13,7 @@ from latency.adb import AdbShell
 from latency.device import OnRestart, OnSlice
 from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
 from latency.native_runner import job_files
+from latency.phone_lock import hold_command
 from latency.phone_state import STATE, PhoneState
 from latency.provenance import Provenance
 from latency.remote import WAITS_S, RemoteDevice
@@ -173,6 +174,9 @@ class Phone(RemoteDevice):
         if self.runtime().kind == "bundle":
             start = [f"{home}/ld-linux-aarch64.so.1", "--library-path", home]
         return [*start, f"{home}/runner", folder, f"{home}/libonnxruntime.so"]
+
+    def _holder(self, who: str) -> list[str]:
+        return hold_command(self.shell.folder, who)
 
     def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
         self.runtime()

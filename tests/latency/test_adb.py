@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import multiprocessing
 import shutil
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import onnxruntime
@@ -283,6 +285,38 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(phone, cut)
             back.join()
     assert list(timing.slices) == taken
     assert len({part.process for part in taken}) >= 2  # slices from before and after the cut
+
+
+def test_computers_take_turns_on_one_phone(phone, tmp_path):
+    """Two processes that share no lock of their own, as on two computers: their slices do not mix, none loses its files."""
+    log = tmp_path / "log"
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=_measure, args=(phone.serial, str(log), str(tmp_path / f"locks{one}")))
+        for one in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == 0
+    order = log.read_text().split()
+    assert len(set(order)) == 2
+    assert sum(before != after for before, after in pairwise(order)) == 1
+    assert [path.name for path in (phone.root / "tmp/pocketnas").iterdir()] == ["runtime"]
+
+
+def _measure(serial: str, log: str, locks: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("POCKETNAS_LOCKS", locks)
+
+        def note(index, part):
+            with Path(log).open("a") as file:
+                file.write(f"{locks}\n")
+
+        effort = Effort(processes=2, slices=8, tolerance=1.0, limit_s=2.0)
+        phone = Phone("test", AdbShell(serial, folder=FOLDER), hot=float("inf"))
+        phone.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=note)
 
 
 def test_a_phone_that_stays_away_is_given_up_and_answers_when_it_is_back(phone):
