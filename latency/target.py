@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from latency.address import AdbAddress, Address, SshAddress
+from latency.address import PIXEL_MODEL, AdbAddress, Address, SshAddress
 from latency.device import Device
 from latency.errors import TargetError
 from latency.settings import RuntimeSettings
@@ -134,11 +134,13 @@ def _attached_pixels() -> Target | None:
     from latency.adb import installed_pixels
 
     serials = installed_pixels(folder=AdbAddress.folder)
-    if not serials:
-        return None
-    return Target(
-        name=PIXEL, device="adb", settings=RuntimeSettings(), address=AdbAddress(serial=serials), option=PIXEL
-    )
+    return pixel_phone(serials) if serials else None
+
+
+def pixel_phone(serials: tuple[str, ...] = ()) -> Target:
+    """What ``pixel`` is where a Pixel phone is attached: those with some serial numbers, or what is attached when it is used."""
+    address = AdbAddress(serial=serials, model=PIXEL_MODEL)
+    return Target(name=PIXEL, device="adb", settings=RuntimeSettings(), address=address, option=PIXEL)
 
 
 def _parse(source: str, where: str) -> Target:
@@ -195,8 +197,8 @@ def _device(plain: object, where: str) -> tuple[str, Address | None]:
         serials = [serial] if isinstance(serial, str) else serial
         if not all(isinstance(one, str) and one for one in serials):
             raise TargetError(f"{where}: serial must be one or several in quotes, got {serial!r}")
-        folder = _value(device, "folder", str, where, default=AdbAddress.folder)
-        return kind, AdbAddress(serial=tuple(serials), folder=folder)
+        texts = {key: _value(device, key, str, where) for key in ("model", "folder") if key in device}
+        return kind, AdbAddress(serial=tuple(serials), **texts)
     return kind, None
 
 

@@ -130,10 +130,13 @@ class PublishedModel:
     @property
     def remark(self) -> str:
         """What the figures are worth and how to replace them, in one line."""
+        phone = (
+            "pixel" if self.precision == "fp32" else f"pixel-{self.precision}"
+        )  # the targets that measure on such a phone
         return (
             f"{self.target} ({self.precision}) is predicted from {sum(self.sources.values())} published latencies, not measured: "
             f"median error {self.held_out.median_error:.1%} on families of networks left out; to measure instead, "
-            "connect the phone, then `nas targets install pixel --build` and `nas profile --target pixel`"
+            f"connect the phone, then `nas targets install {phone} --build` and `nas profile --target {phone}`"
         )
 
     def __getstate__(self) -> dict[str, Any]:

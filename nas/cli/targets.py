@@ -101,7 +101,8 @@ def install(
     ):  # what is known from published figures only stands for an attached phone
         address, phones = AdbAddress(), pixels()
     elif isinstance(target.address, AdbAddress):
-        address, phones = target.address, serials(target.address.serial, name=target.name)
+        address = target.address
+        phones = serials(address.serial, name=target.name, model=address.model)
     else:
         raise StudyError(
             f"{name}: a runtime is installed on phones only, this target's device is {target.device}: "

@@ -18,15 +18,16 @@ import pytest
 
 from latency import adb
 from latency.adb import AdbShell
+from latency.address import AdbAddress
 from latency.bundle import Bundle, android_bundle, linux_bundle
 from latency.device import Device
-from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnavailable, DeviceUnfit, DeviceUnreachable
 from latency.installing import install
 from latency.lock import DeviceLock
 from latency.native_runner import source_folder
 from latency.phone import Phone, _Capped
 from latency.phone_state import STATE, PhoneState
-from latency.pool import PhonePool
+from latency.pool import PhonePool, phones
 from latency.settings import Effort
 from latency.target import load_target
 from tests.latency.arm64 import HIDE_SYS, missing_for_arm64
@@ -58,9 +59,14 @@ class TestPhone:
         self.process: subprocess.Popen[str] | None = None
         self.start()
 
-    def tell(self, *, abi="x86_64", level=80, usb="true", tenths=290, thermal=0, model="Test 6") -> None:
+    def tell(self, *, abi="x86_64", level=80, usb="true", tenths=290, thermal=0, model="Test 6", serialno="") -> None:
         """What `getprop` and `dumpsys` say from now on."""
-        properties = {"ro.product.cpu.abilist": abi, "ro.product.model": model, "ro.build.version.release": "14"}
+        properties = {
+            "ro.product.cpu.abilist": abi,
+            "ro.product.model": model,
+            "ro.build.version.release": "14",
+            "ro.serialno": serialno,
+        }
         cases = " ".join(f"{key}) echo '{value}';;" for key, value in properties.items())
         battery = BATTERY.format(usb=usb, level=level, tenths=tenths)
         scripts = {
@@ -241,8 +247,62 @@ def test_several_phones_of_a_model_are_a_pool_and_none_is_said(phone, bare, monk
     with pytest.raises(DeviceError, match=r"several models.*A \(x\), B \(y\)"):
         adb.serials((), name="t")
     monkeypatch.setattr(adb, "attached", lambda: (adb.Attached("A", "unauthorized", ""),))
-    with pytest.raises(DeviceError, match="A is unauthorized"):
+    with pytest.raises(DeviceUnavailable, match="a phone must be attached and ready, A is unauthorized"):
         adb.serials((), name="t")
+
+
+def test_a_target_may_say_of_which_model_the_attached_phone_is(monkeypatch):
+    several = (adb.Attached("A", "device", "SM_G991B"), adb.Attached("B", "device", "Pixel_6"))
+    monkeypatch.setattr(adb, "attached", lambda: several)
+    assert adb.serials((), name="t", model="Pixel") == ("B",)
+    monkeypatch.setattr(adb, "attached", lambda: several[:1])
+    with pytest.raises(DeviceUnavailable, match="a Pixel phone must be attached and ready, A is SM_G991B"):
+        adb.serials((), name="t", model="Pixel")
+
+
+def test_a_phone_on_the_cable_and_in_the_network_is_one_phone(phone, bare, monkeypatch):
+    other = f"localhost:{phone.port}"  # another way to the same one
+    subprocess.run(["adb", "connect", other], check=True, capture_output=True, timeout=30)
+    try:
+        assert set(adb.distinct((phone.serial, bare.serial, other))) == {
+            phone.serial,
+            bare.serial,
+            other,
+        }  # tell nothing
+        phone.tell(serialno="1A2B")
+        bare.tell(serialno="3C4D")
+        assert adb.distinct((phone.serial, bare.serial, other)) == (phone.serial, bare.serial)
+        assert adb.distinct(("1A2B", phone.serial)) == ("1A2B", phone.serial)  # what gives no answer is its own
+        with monkeypatch.context() as patch:
+            patch.setattr(adb, "_over_network", lambda serial: serial != other)  # as if that one were the cable
+            assert adb.distinct((phone.serial, bare.serial, other)) == (bare.serial, other)
+        assert {member.shell.serial for member in phones("t", AdbAddress()).members} == {phone.serial, bare.serial}
+    finally:
+        subprocess.run(["adb", "disconnect", other], check=False, capture_output=True, timeout=30)
+
+
+def test_a_phone_is_looked_for_when_it_is_used(phone, monkeypatch):
+    monkeypatch.setattr(adb, "attached", lambda: ())
+    device = phones("t", AdbAddress())
+    with pytest.raises(DeviceUnavailable, match="a phone must be attached and ready, there is none"):
+        device.measure([small_model()], settings=SETTINGS, effort=QUICK)
+    monkeypatch.setattr(adb, "attached", lambda: (adb.Attached(phone.serial, "device", "Test"),))
+    assert device.describe() == phone.device().describe()
+
+
+def test_a_pixel_that_gives_no_answer_hides_no_other(phone, monkeypatch):
+    attached = (adb.Attached("gone", "device", "Pixel_6"), adb.Attached(phone.serial, "device", "Pixel_6"))
+    monkeypatch.setattr(adb, "attached", lambda: attached)
+    assert adb.installed_pixels(folder=FOLDER) == (phone.serial,)
+    monkeypatch.setattr(adb, "attached", lambda: ())
+    assert adb.installed_pixels(folder=FOLDER) == ()
+
+
+def test_a_phone_that_has_not_allowed_this_computer_may_do_so_later():
+    lines = ("error: device unauthorized.", "This adb server's $ADB_VENDOR_KEYS is not set", "Try 'adb kill-server'")
+    found = AdbShell("A", folder=FOLDER).trouble(1, "\n".join(lines))
+    assert isinstance(found, DeviceUnavailable)
+    assert "accept the question on its screen" in str(found)
 
 
 def test_adb_that_is_not_there_is_asked_for(monkeypatch):

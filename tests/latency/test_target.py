@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from latency.address import AdbAddress
 from latency.errors import TargetError
 from latency.host import HostDevice
 from latency.profiling import profile_target
@@ -127,3 +128,12 @@ def test_a_budget_is_a_number_however_it_is_written(tmp_path: Path, text: str, b
     path = tmp_path / "mine.yaml"
     path.write_text(HOST + f"budget_ms: {text}\n")
     assert load_target(path).budget_ms == budget_ms
+
+
+def test_a_phone_may_be_told_by_its_model(tmp_path: Path):
+    path = tmp_path / "phone.yaml"
+    path.write_text("name: phone\ndevice: {kind: adb, model: SM_G99, folder: /data/local/tmp/mine}\n")
+    assert load_target(path).address == AdbAddress(model="SM_G99", folder="/data/local/tmp/mine")
+    path.write_text("name: phone\ndevice: {kind: adb, model: 6}\n")
+    with pytest.raises(TargetError, match="model must be str, got 6"):
+        load_target(path)

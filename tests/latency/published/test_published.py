@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from latency.address import AdbAddress
 from latency.errors import ModelError, TargetError, UnmeasuredKernel
 from latency.published.figures import Figure, figures, newest_runtime, published_targets
 from latency.published.fitting import fit, judge, rows_of
@@ -12,7 +13,7 @@ from latency.published.model import PublishedModel, fit_published, shipped_model
 from latency.published.networks import mnasnet, published_network
 from latency.published.terms import TERMS, quantities, summed
 from latency.store import load_model, load_predictor, read_predictor
-from latency.target import load_target
+from latency.target import load_target, pixel_phone
 from searchspace.architecture import Architecture, lower
 from searchspace.references import reference
 from searchspace.sampling import RandomSuggest
@@ -167,6 +168,16 @@ def test_pixel_is_a_published_target_without_a_device():
     with pytest.raises(ModelError, match="nothing was measured on it"):
         load_model(target)
     assert load_predictor(target) == shipped_model("pixel6")
+
+
+@pytest.mark.parametrize(("name", "phone"), [("pixel1", "pixel"), ("pixel3", "pixel"), ("pixel6", "pixel-int8")])
+def test_the_remark_names_a_target_that_measures_in_the_same_precision(name, phone):
+    model = shipped_model(name)
+    assert f"`nas targets install {phone} --build` and `nas profile --target {phone}`" in model.remark
+    measured = pixel_phone() if phone == "pixel" else load_target(phone)
+    assert (measured.basis, measured.settings.precision) == ("measured", model.precision)
+    assert isinstance(measured.address, AdbAddress)
+    assert measured.address.model == "Pixel"
 
 
 def test_a_saved_model_is_read_back(model, tmp_path: Path):
