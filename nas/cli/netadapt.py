@@ -11,7 +11,7 @@ from rich.table import Table
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
-from nas.cli.running import Shown, model_of
+from nas.cli.running import Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -35,7 +35,9 @@ def netadapt(
     ],
     target: options.Target = "host",
     data: options.Data = "digits",
-    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds the network may take.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds the network may take; without any limit the target's.")
+    ] = None,
     budget_ratio: Annotated[float | None, typer.Option(help="Share of the start's latency it may take.")] = None,
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="The smallest network that loses no more validation accuracy than this.")
@@ -100,7 +102,8 @@ def netadapt(
         _refuse_steps(context)
     where, start = load_target(target), load_checkpoint(checkpoint)
     where.require_modelled()
-    device = None if where.basis == "published" else where.open()
+    if budget_ms is None and budget_ratio is None and max_accuracy_drop is None:
+        budget_ms = where.budget_ms
     settings = Settings(
         budget_ms=budget_ms,
         budget_ratio=budget_ratio,
@@ -119,6 +122,9 @@ def netadapt(
     distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, images)
+    folder = out or Path("runs") / f"{method}-{images.name}-{run_name(target, where)}-{_limit(settings)}"
+    where = target_of_run(target, where, folder)
+    device = None if where.basis == "published" else where.open()
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,
@@ -128,7 +134,6 @@ def netadapt(
         "distill": distill,
         "threads": threads,
     }
-    folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
     with open_run(folder, kind="netadapt", request=request) as run:
         model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
@@ -143,7 +148,7 @@ def netadapt(
                 events=Shown(bar),
             )
             steps, outcome = _trim(family, long, distillation, threads)
-        report = _report(family, steps, outcome)
+        report = {**_report(family, steps, outcome), "target": where.name, **told_of(model)}
         run.write_json("result.json", report)
         report["figures"] = _drawn(run)
         run.write_json("result.json", report)
@@ -271,11 +276,14 @@ def _show(report: dict[str, Any]) -> None:
     ms, where = report["measured_ms"], "on the device"
     if ms is None:
         ms, where = report["predicted_ms"], f"as predicted ({report['low_ms']:.3g} to {report['high_ms']:.3g})"
+        where += " from published latencies" if report["basis"] == "published" else ""
     stdout.print(
         f"{report['start_ms']:.3g} → {ms:.3g} ms {where} "
         f"({report['start_ms'] / ms:.2f}× faster), accuracy on the test split "
         f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
     )
+    if report["remark"]:
+        stdout.print(report["remark"])
     stdout.print(f"checkpoint: {report['checkpoint']}")
     for path in report["figures"]:
         if path.endswith("path.svg"):
