@@ -13,7 +13,7 @@ from latency.model import LatencyModel, require_equal
 from latency.provenance import Provenance
 from latency.published.model import PublishedModel, shipped_model
 from latency.settings import RuntimeSettings
-from latency.target import Target
+from latency.target import PIXEL, PIXEL_STANDS_FOR, Target, load_target, pixel_phone
 
 Predictor = LatencyModel | PublishedModel
 
@@ -75,6 +75,23 @@ def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
         ModelError: there is none; the message says how to make one.
     """
     return shipped_model(target.name) if target.basis == "published" else load_model(target, folder=folder)
+
+
+def find_predictor(name_or_path: str, *, folder: Path | None = None) -> Predictor:
+    """What predicts the latencies of the target with a name, or in a file, as `load_predictor` does; no device is asked anything.
+
+    So ``pixel`` is the phone that was profiled by this name, attached or not, and what it stands for where none was.
+
+    Raises:
+        TargetError: there is no such target.
+        ModelError: it has no model; the message says how to make one.
+    """
+    if name_or_path == PIXEL:
+        try:
+            return load_model(pixel_phone(), folder=folder)
+        except ModelError:
+            name_or_path = PIXEL_STANDS_FOR
+    return load_predictor(load_target(name_or_path), folder=folder)
 
 
 def read_predictor(path: Path, *, remedy: str = "profile the target again") -> Predictor:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from searchspace.architecture import Architecture
 
 FIRST = 24  # varied networks measured as they come, before those that tell most
+RESOLUTION = 32  # pixels a side of a space that leaves it to the data, where nothing else says it
 
 
 @app.command()
@@ -30,7 +31,12 @@ def profile(
     ] = None,
     networks: Annotated[int | None, typer.Option(min=1, help="Measured networks there shall be in all.")] = None,
     space: Annotated[str | None, typer.Option(help="Measure networks of this space, instead of varied ones.")] = None,
-    resolution: Annotated[int, typer.Option(min=1, help="Pixels a side, for a space that leaves it to the data.")] = 32,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels a side, for a space that leaves it to the data; by default the target's, or 32."
+        ),
+    ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +84,8 @@ def profile(
         architectures, in_order = varied_architectures(seed), FIRST
     else:
         in_order = NETWORKS
-        drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
+        side = resolution or where.resolution or RESOLUTION
+        drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=side)
         with device.reserve("looking at it", on_wait=waiting_for(where.name)):
             device.describe()
         architectures = space_architectures(
@@ -205,16 +212,15 @@ def predict(
     channels: Channels = None,
     json: Json = False,
 ) -> None:
-    """Predict latencies by the target's model; no device is touched.
+    """Predict latencies by the target's model; no device is touched. `pixel` is the phone that was profiled, else pixel6.
 
     Example: [bold]nas predict mobilenet_v2 mobilenet_v3_large --target host[/]
     """
     from latency.errors import UnmeasuredKernel
     from latency.published.model import PublishedModel
-    from latency.store import load_predictor
-    from latency.target import load_target
+    from latency.store import find_predictor
 
-    model = load_predictor(load_target(target))
+    model = find_predictor(target)
     published = model if isinstance(model, PublishedModel) else None
     if not isinstance(model, PublishedModel):
         warn_of_emulation(model.target, model.provenance)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from latency import adb
 from latency.device import settled
 from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable, ModelError
 from latency.fake import FakeDevice
@@ -15,9 +16,10 @@ from latency.features import measured_as
 from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import JOB, profile_target, read_measurements, report
+from latency.published.model import shipped_model
 from latency.samples import varied_architectures
 from latency.settings import Effort
-from latency.store import load_model, model_path, models_folder
+from latency.store import find_predictor, load_model, model_path, models_folder
 from latency.target import load_target
 from latency.timing import Slice, Timing
 from searchspace.architecture import lower
@@ -349,3 +351,11 @@ def test_a_newer_file_that_cannot_be_read_hides_no_model(tmp_path):
     later = model_path("pi", ours.provenance, ours.settings, folder=tmp_path).stat().st_mtime + 60
     os.utime(path, (later, later))
     assert load_model(pi, folder=tmp_path) == ours
+
+
+def test_pixel_is_found_without_asking_a_phone(tmp_path, monkeypatch):
+    monkeypatch.setattr(adb, "attached", lambda: pytest.fail("no phone need be looked for"))
+    assert find_predictor("pixel", folder=tmp_path) == shipped_model("pixel6")
+    assert find_predictor("pixel1", folder=tmp_path) == shipped_model("pixel1")
+    ours = saved(tmp_path, "pixel")
+    assert find_predictor("pixel", folder=tmp_path) == ours

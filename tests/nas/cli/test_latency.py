@@ -99,6 +99,18 @@ def test_profile_reports_what_it_promises_and_goes_on(models, monkeypatch, capsy
         assert set(found["held_out"]) >= {"n", "within_5", "within_10", "median_error", "p95_error", "spearman"}
 
 
+@pytest.mark.parametrize(
+    ("resolution", "options", "pixels"), [("null", (), 32), ("48", (), 48), ("48", ("--resolution", "64"), 64)]
+)
+def test_a_space_is_profiled_at_the_targets_resolution(models, monkeypatch, resolution, options, pixels) -> None:
+    file = models / "board.yaml"
+    file.write_text(f"name: board\ndevice: {{kind: host}}\nresolution: {resolution}\n")
+    command = ("profile", "--target", str(file), "--space", "default", "--networks", "24", *options)
+    assert nas(monkeypatch, *command, "--json") == 0
+    [path] = models.glob("board-*.json")
+    assert {one.architecture.resolution for one in LatencyModel.load(path).measurements} == {pixels}
+
+
 def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_the_message_names(
     models, monkeypatch, capsys, tmp_path
 ) -> None:
