@@ -148,6 +148,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
         noise_p95=float(np.quantile([one.timing.half_difference for one in trusted], 0.95)),
         measurements=measurements,
         basis=target.basis,
+        option=target.option,
     )
 
 

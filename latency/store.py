@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
         except ModelError as error:
             refused = refused or error
         else:
-            return model
+            return replace(model, option=option)
     assert refused is not None
     raise refused
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
@@ -258,21 +259,21 @@ def predict(
     table = Table("network", "fingerprint", "ms", "90 % interval", "basis", title=f"Predicted on {model.target}")
     for row in rows:
         interval = f"{row['low_ms']:.3g} … {row['high_ms']:.3g}"
-        table.add_row(row["name"], row["fingerprint"], f"{row['ms']:.3g}", interval, row["basis"])
+        table.add_row(escape(row["name"]), row["fingerprint"], f"{row['ms']:.3g}", interval, row["basis"])
     stdout.print(table)
     if published:
         stdout.print(published.remark)
     for row in rows:
         if row.get("doubts"):
-            stdout.print(f"{row['name']}: its interval is wide: {'; '.join(row['doubts'])}")
+            stdout.print(f"{escape(row['name'])}: its interval is wide: {'; '.join(row['doubts'])}")
         if explain:
             for what in ("blocks", "kernels"):
-                parts = Table("part", "ms", "share", title=f"{row['name']}: {what}")
+                parts = Table("part", "ms", "share", title=f"{escape(row['name'])}: {what}")
                 for part in row[what]:
                     parts.add_row(part["name"], f"{part['ms']:.4f}", f"{part['ms'] / row['ms']:.1%}")
                 stdout.print(parts)
             first = row["kernels"][0]
-            stdout.print(f"{row['name']}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
+            stdout.print(f"{escape(row['name'])}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
 def _loaded(text: str, options: dict[str, Any]) -> "list[Architecture]":

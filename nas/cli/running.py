@@ -1,5 +1,6 @@
 """What commands with a run have in common: showing what the library tells, and what stays with the run: target, latency model."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -94,6 +95,7 @@ def model_of(
     if isinstance(model, PublishedModel):
         note(model.remark)
     else:
+        model = dataclasses.replace(model, option=target.option)
         held_out = model.held_out
         note(
             f"latency model of {target.name}, measured: {held_out.within_10:.0%} of {held_out.n} held-out networks within "

@@ -11,7 +11,10 @@ import pytest
 from latency.fake import FakeDevice
 from latency.model import LatencyModel
 from latency.profiling import write_measurements
+from latency.readiness import Readiness
+from latency.store import model_path
 from nas.cli import main
+from nas.cli.console import fail, note
 from nas.cli.latency import warn_of_emulation
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
@@ -39,8 +42,6 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("latency.store.require_equal", lambda *arguments: None)  # the pretended CPU is not this one
     folder = tmp_path / "pocketnas" / "latency"
     folder.mkdir(parents=True)
-    from latency.store import model_path
-
     model = fake_model()
     model.save(model_path("host", model.provenance, model.settings))
     return folder
@@ -210,3 +211,35 @@ def test_a_runtime_that_no_latency_model_knows_is_refused_at_once(models, monkey
         nas(monkeypatch, "measure", "mobilenet_v3_small", "--resolution", "32", "--target", str(target), "--json") == 0
     )
     assert told(capsys)["predicted_ms"] is None
+
+
+def test_brackets_are_printed_as_they_are(monkeypatch, capsys) -> None:
+    reason = "ssh board: Connection refused: does `ssh-keygen -R [board.local]:2222` help? cores [4000]"
+    found = Readiness("board", "measured", False, reason)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("latency.readiness.every_readiness", lambda: [found])
+    for command in ("targets", "doctor"):
+        assert nas(monkeypatch, command) == 0
+        assert reason in capsys.readouterr().out
+    note(reason)
+    assert reason in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        fail(reason)
+    assert reason in capsys.readouterr().err
+
+
+def test_messages_name_the_targets_file(models, monkeypatch, capsys) -> None:
+    """A target is known to the command line by its file; its name alone is not."""
+    file = models / "board.yaml"
+    file.write_text("name: board\ndevice: {kind: host}\n")
+    model = dataclasses.replace(fake_model(), target="board")
+    model.save(model_path("board", model.provenance, model.settings))
+    network = models / "nine.json"
+    network.write_text(
+        json.dumps(Architecture((Conv(cout=16, stride=2), Conv(cout=16, kernel=9)), resolution=32).to_dict())
+    )
+    assert nas(monkeypatch, "predict", str(network), "--target", str(file)) == 2
+    assert f"nas profile --target {file} --like {network}" in capsys.readouterr().err
+    monkeypatch.setattr("latency.target.Target.open", lambda target: SlowerDevice())
+    assert nas(monkeypatch, "profile", "--check", "--target", str(file)) == 2
+    assert f"nas profile --target {file} --recalibrate" in capsys.readouterr().err
