@@ -10,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
 from latency.address import PIXEL_MODEL, AdbAddress, Address, SshAddress
 from latency.device import Device
 from latency.errors import TargetError
 from latency.settings import RuntimeSettings
+from searchspace.errors import NasError
+from searchspace.files import parse_plain
 
 Basis = Literal["measured", "published"]
 
@@ -145,9 +145,9 @@ def pixel_phone(serials: tuple[str, ...] = ()) -> Target:
 
 def _parse(source: str, where: str) -> Target:
     try:
-        plain = yaml.safe_load(source)
-    except (yaml.YAMLError, ValueError) as error:  # the latter for what looks like a date and is none
-        raise TargetError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        plain = parse_plain(source)
+    except NasError as error:
+        raise TargetError(f"{where}: {error}") from error
     top = _section(plain, KEYS, where)
     kind, address = _device(top.get("device", {"kind": "host"}), f"{where}: device")
     runtime = _section(top.get("runtime", {}), RUNTIME_KEYS, f"{where}: runtime")
@@ -155,7 +155,7 @@ def _parse(source: str, where: str) -> Target:
     if basis not in get_args(Basis):
         raise TargetError(f"{where}: basis must be one of {', '.join(get_args(Basis))}, got {basis!r}")
     resolution = _value(top, "resolution", int, where, default=None)
-    budget_ms = _value(_with_number(top, "budget_ms"), "budget_ms", (int, float), where, default=None)
+    budget_ms = _value(top, "budget_ms", (int, float), where, default=None)
     for key, number in (("resolution", resolution), ("budget_ms", budget_ms)):
         if number is not None and not 0 < number < math.inf:
             raise TargetError(f"{where}: {key} must be a finite number above 0, got {number}")
@@ -242,15 +242,6 @@ def _value(
         return value
     wanted = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
     raise TargetError(f"{where}: {key} must be {wanted}, got {value!r}")
-
-
-def _with_number(section: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The section with a number where YAML sees a text in one, such as 5e-1."""
-    value = section.get(key)
-    try:
-        return {**section, key: float(value)} if isinstance(value, str) else section
-    except ValueError:
-        return section
 
 
 def _suggestion(word: str, known: Sequence[str]) -> str:
