@@ -20,6 +20,7 @@ from latency import adb
 from latency.adb import AdbShell
 from latency.address import AdbAddress
 from latency.bundle import Bundle, android_bundle, linux_bundle
+from latency.cool import Cool, read_cool
 from latency.device import Device
 from latency.errors import DeviceError, DeviceUnavailable, DeviceUnfit, DeviceUnreachable
 from latency.installing import install
@@ -29,6 +30,7 @@ from latency.phone import Phone, _Capped
 from latency.phone_state import STATE, PhoneState
 from latency.pool import PhonePool, phones
 from latency.settings import Effort
+from latency.store import models_folder
 from latency.target import load_target
 from tests.latency.arm64 import HIDE_SYS, missing_for_arm64
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
@@ -119,6 +121,7 @@ def adb_server(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ANDROID_ADB_SERVER_PORT", str(port))
         patch.setenv("HOME", str(folder))
+        patch.setenv("XDG_DATA_HOME", str(folder / "data"))
         patch.setenv("POCKETNAS_LOCKS", str(folder / "locks"))
         subprocess.run(["adb", "start-server"], check=True, capture_output=True, timeout=30)
         try:
@@ -336,8 +339,7 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(phone, cut)
     effort = Effort(processes=2, slices=4, tolerance=1.0, limit_s=2.0)
     device = phone.device()
     device.describe()
-    cool = device._reference_ms(SETTINGS)
-    device._cool_ms[SETTINGS] = cool  # so that the first slices are the model's
+    device._cool[SETTINGS] = Cool(device._reference_ms(SETTINGS), 0)  # so that the first slices are the model's
     try:
         [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=interfere)
     finally:
@@ -414,9 +416,17 @@ def test_a_hot_phone_is_waited_for(phone, sign, monkeypatch):
     assert phone.device().measure([small_model()], settings=SETTINGS, effort=QUICK)
 
 
-def test_what_was_taken_while_it_was_slow_is_measured_again(phone, monkeypatch):
-    references = iter((1.0, 1.3, 1.02))
-    device = phone.device(hot=1.05)
+@pytest.fixture
+def new(phone, monkeypatch, tmp_path):
+    """The phone to a computer that has never measured on it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    return phone
+
+
+@pytest.mark.parametrize("found", [(1.0, 1.3, 1.02), (1.3, 1.0, 1.02)])
+def test_what_was_taken_while_it_was_slow_is_measured_again(new, monkeypatch, found):
+    references = iter(found)
+    device = new.device(hot=1.05)
     monkeypatch.setattr(device, "_reference_ms", lambda settings: next(references))
     every, kept = [], []
 
@@ -435,6 +445,67 @@ def test_what_was_taken_while_it_was_slow_is_measured_again(phone, monkeypatch):
         monkeypatch.setattr(device, "_reference_ms", lambda settings: 2.0)
         measure()
     assert kept == []  # what was slow is not left to anyone
+
+
+def test_a_phone_that_is_slow_from_the_start_is_held_to_what_it_did_before(new, monkeypatch):
+    def device(*references: float) -> Phone:
+        found, left = new.device(hot=1.05), iter(references)
+        monkeypatch.setattr(found, "_reference_ms", lambda settings: next(left))
+        return found
+
+    def measure(on: Phone, taken: list) -> None:
+        on.measure([small_model()], settings=SETTINGS, effort=QUICK, on_slice=lambda *part: taken.append(part))
+
+    taken: list = []
+    measure(device(1.0, 1.01), taken)
+    slow: list = []
+    with pytest.raises(DeviceUnfit, match=r"slowed down.*for good, delete .*cool") as caught:
+        measure(device(1.3, 1.3, 1.3), slow)
+    assert slow == []  # nothing was measured in vain
+    cooled: list = []
+    measure(device(1.3, 1.02, 1.0), cooled)  # it cools after the first look
+    assert cooled
+    measure(device(0.99, 0.99), taken)
+    measure(device(1.04, 1.04), taken)  # a little luck before asks no more of it
+    Path(str(caught.value).rpartition("delete ")[2]).unlink()
+    measure(device(1.3, 1.3), taken)
+
+
+def test_a_core_that_is_held_down_from_the_start_is_noticed_but_not_for_ever(new, monkeypatch):
+    def started(most: int) -> bytes:
+        return json.dumps({"event": "started", "cores": [0], "max_khz": most}).encode()
+
+    def at(khz: int) -> bytes:
+        return json.dumps({"event": "slice", "khz": 1, "cap_khz": khz}).encode()
+
+    device = new.device()
+    caps = []
+
+    def reference_ms(settings) -> float:
+        device._held_down(started(2800000))
+        caps.append([device._held_down(at(khz)) for khz in (1400000, 1400000)])
+        if caps[-1][0]:
+            raise _Capped
+        return 1.0
+
+    monkeypatch.setattr(device, "_reference_ms", reference_ms)
+    device.describe()
+    monkeypatch.setattr(
+        "latency.device.RunnerDevice.measure", lambda *_, **__: []
+    )  # this machine may have frequencies, too
+    device.measure([small_model()], settings=SETTINGS, effort=QUICK)
+    assert caps[:2] == [[True, True]] * 2  # while it may cool
+    assert caps[2:] == [[False, False]] * 2  # it has waited as long as it does
+    [kept] = (models_folder() / "cool").iterdir()
+    assert read_cool(kept) == Cool(1.0, 1400000)
+    again = new.device()
+    with pytest.raises(DeviceUnfit, match="slowed down"):
+        monkeypatch.setattr(again, "_reference_ms", lambda settings: again._held_down(at(1000000)) and _raise())
+        again.measure([small_model()], settings=SETTINGS, effort=QUICK)
+
+
+def _raise() -> float:
+    raise _Capped
 
 
 def test_slices_on_a_core_that_is_held_down_are_dropped(phone, monkeypatch):
