@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,16 +23,19 @@ from latency.address import AdbAddress
 from latency.bundle import Bundle, android_bundle, linux_bundle
 from latency.cool import Cool, read_cool
 from latency.device import Device
-from latency.errors import DeviceError, DeviceUnavailable, DeviceUnfit, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnavailable, DeviceUnfit, DeviceUnreachable, ModelError
 from latency.installing import install
 from latency.lock import DeviceLock
 from latency.native_runner import source_folder
 from latency.phone import Phone, _Capped
 from latency.phone_state import STATE, PhoneState
 from latency.pool import PhonePool, phones
+from latency.profiling import JOB, profile_target, read_measurements
+from latency.samples import varied_architectures
 from latency.settings import Effort
 from latency.store import models_folder
-from latency.target import load_target
+from latency.target import Target, load_target
+from searchspace.architecture import lower
 from tests.latency.arm64 import HIDE_SYS, missing_for_arm64
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model, unknown_op_model
@@ -379,6 +383,35 @@ def _measure(serial: str, log: str, locks: str) -> None:
         effort = Effort(processes=2, slices=8, tolerance=1.0, limit_s=2.0)
         phone = Phone("test", AdbShell(serial, folder=FOLDER), hot=float("inf"))
         phone.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=note)
+
+
+def test_profiling_stops_when_the_phone_goes_away_and_goes_on_later(phone, tmp_path):
+    target = Target(name="phone", device="adb", settings=SETTINGS, address=AdbAddress(serial=(phone.serial,)))
+
+    def profile(device, on_progress=None):
+        return profile_target(
+            target,
+            (one for one in varied_architectures(3) if lower(one).macs < 5e6 and lower(one).params < 2e5),
+            networks=16,
+            device=device,
+            effort=QUICK,
+            folder=tmp_path,
+            on_progress=on_progress,
+        )
+
+    try:
+        with pytest.raises(DeviceUnreachable, match="given up after 2 attempts"):
+            profile(phone.device(waits_s=(0.01,)), on_progress=lambda state: phone.kill())
+    finally:
+        phone.start()
+    [log] = tmp_path.glob("phone-*.jsonl")
+    kept = [one.architecture.fingerprint for one in read_measurements(log)]
+    assert len(kept) == JOB
+    with suppress(ModelError):  # a machine with much else to do has too few stable measurements to fit
+        profile(phone.device())
+    measured = [one.architecture.fingerprint for one in read_measurements(log)]
+    assert measured[:JOB] == kept
+    assert len(set(measured)) == 16
 
 
 def test_a_phone_that_stays_away_is_given_up_and_answers_when_it_is_back(phone):
