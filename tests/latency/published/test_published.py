@@ -40,6 +40,7 @@ def test_the_shipped_model_is_the_fit_to_the_shipped_figures(target):
     assert shipped["weights"] == pytest.approx(again["weights"], rel=1e-3)
     assert shipped["scales"] == pytest.approx(again["scales"], rel=1e-3)
     assert shipped["held_out"] == pytest.approx(again["held_out"], rel=1e-3)
+    assert shipped["timed"] == (again["timed"] and pytest.approx(again["timed"], rel=1e-3))
     for key in ("published", "sources", "target", "precision"):
         assert shipped[key] == again[key]
 
@@ -178,6 +179,13 @@ def test_the_remark_names_a_target_that_measures_in_the_same_precision(name, pho
     assert (measured.basis, measured.settings.precision) == ("measured", model.precision)
     assert isinstance(measured.address, AdbAddress)
     assert measured.address.model == "Pixel"
+
+
+def test_the_remark_tells_what_was_timed_from_what_was_computed():
+    pixel1, pixel6 = shipped_model("pixel1").remark, shipped_model("pixel6").remark
+    assert "from 50 published latencies and 24 by TuNAS's linear model, not measured: " in pixel1
+    assert "median error 5.4% (6.1% where timed) on families" in pixel1
+    assert "from 11 published latencies, not measured: median error 3.9% on families" in pixel6
 
 
 def test_a_saved_model_is_read_back(model, tmp_path: Path):
