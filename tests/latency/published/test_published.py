@@ -171,11 +171,11 @@ def test_pixel_is_a_published_target_without_a_device():
     assert load_predictor(target) == shipped_model("pixel6")
 
 
-@pytest.mark.parametrize(("name", "phone"), [("pixel1", "pixel"), ("pixel3", "pixel"), ("pixel6", "pixel-int8")])
-def test_the_remark_names_a_target_that_measures_in_the_same_precision(name, phone):
+@pytest.mark.parametrize(("name", "attached"), [("pixel1", "pixel"), ("pixel3", "pixel"), ("pixel6", "pixel-int8")])
+def test_the_remark_names_a_target_that_measures_in_the_same_precision(name, attached):
     model = shipped_model(name)
-    assert f"`nas targets install {phone} --build` and `nas profile --target {phone}`" in model.remark
-    measured = pixel_phone() if phone == "pixel" else load_target(phone)
+    assert f"`nas targets install {attached} --build` and `nas profile --target {attached}`" in model.remark
+    measured = pixel_phone() if attached == "pixel" else load_target(attached)
     assert (measured.basis, measured.settings.precision) == ("measured", model.precision)
     assert isinstance(measured.address, AdbAddress)
     assert measured.address.model == "Pixel"
