@@ -205,7 +205,7 @@ def _adb(*args: str, timeout_s: float = ADB_S) -> "subprocess.CompletedProcess[s
             f"`adb {args[0]}` gave no answer within {timeout_s:g} s: try `adb kill-server`"
         ) from None
     except OSError as error:
-        raise DeviceError(
+        raise DeviceUnavailable(
             f"the program adb is needed, it cannot be run ({error.strerror}): "
             "install Android's platform tools, `apt install adb`"
         ) from error
