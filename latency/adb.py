@@ -5,13 +5,16 @@ The program, not a library, does the connecting: it starts and finds its server 
 """
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.address import PIXEL_MODEL
+from latency.errors import DeviceError, DeviceUnavailable, DeviceUnreachable
 from latency.shell import Shell, last_line
 
 ENDED = "pocketnas: the command ended"
@@ -51,13 +54,15 @@ class AdbShell(Shell):
         complaint = (stderr.strip().splitlines() or [""])[-1]
         if code == 0:
             return None if ENDED in stderr else DeviceUnreachable(f"{self.name}: the connection broke")
-        if not complaint.startswith(("error: ", "adb: ")) or code not in (1, 255):
+        if code not in (1, 255):
             return None
-        reason = complaint.partition(": ")[2]
-        if "unauthorized" in stderr:
-            return DeviceError(
+        if re.search(r"^(error|adb): device unauthorized", stderr, re.MULTILINE):  # its first line of several
+            return DeviceUnavailable(
                 f"{self.name}: the phone has not allowed this computer: unlock it and accept the question on its screen"
             )
+        if not complaint.startswith(("error: ", "adb: ")):
+            return None
+        reason = complaint.partition(": ")[2]
         if "not found" in reason or "no devices" in reason:
             known = ", ".join(f"{one.serial} ({one.state})" for one in attached()) or "none"
             return DeviceUnreachable(
@@ -81,7 +86,7 @@ class AdbShell(Shell):
 
     def reconnect(self) -> None:
         """Connects to a phone over the network, again or for the first time; by itself adb keeps one that is dead."""
-        if ":" in self.serial:
+        if _over_network(self.serial):
             _adb("disconnect", self.serial)
             _adb("connect", self.serial)
 
@@ -108,13 +113,14 @@ def pixels() -> tuple[str, ...]:
     """Serial numbers of the Pixel phones that are attached and ready.
 
     Raises:
-        DeviceError: there is none; the message says what there is, and what to do.
+        DeviceUnavailable: there is none; the message says what there is, and what to do.
+        DeviceError: there is no adb.
     """
     every = attached()
-    if found := tuple(one.serial for one in every if one.state == READY and one.model.startswith("Pixel")):
-        return found
+    if found := [one.serial for one in every if one.state == READY and one.model.startswith(PIXEL_MODEL)]:
+        return distinct(found)
     there = ", ".join(f"{one.serial} ({one.model or one.state})" for one in every) or "none"
-    raise DeviceError(
+    raise DeviceUnavailable(
         f"no Pixel phone is attached and ready (there are: {there}): {CONNECT}; another phone takes a target file with "
         "`device: {kind: adb}`"
     )
@@ -122,34 +128,64 @@ def pixels() -> tuple[str, ...]:
 
 def installed_pixels(*, folder: str) -> tuple[str, ...]:
     """Serial numbers of the attached Pixel phones that have a runtime of ours in a folder; none without adb."""
-    try:
-        found = {
-            serial: AdbShell(serial, folder=folder).run(["ls", f"{folder}/runtime/runtime.json"]) for serial in pixels()
-        }
-    except DeviceError:
-        return ()
-    return tuple(serial for serial, done in found.items() if done.code == 0)
+    found = []
+    with suppress(DeviceError):
+        for serial in pixels():
+            with suppress(DeviceError):  # one that gives no answer says nothing of the others
+                if not AdbShell(serial, folder=folder).run(["ls", f"{folder}/runtime/runtime.json"]).code:
+                    found.append(serial)
+    return tuple(found)
 
 
-def serials(wanted: Sequence[str], *, name: str) -> tuple[str, ...]:
+def serials(wanted: Sequence[str], *, name: str, model: str = "") -> tuple[str, ...]:
     """Which phones a target means: those it names, else the one attached, or all that are attached if they are of one model.
 
+    Args:
+        wanted: serial numbers that it names.
+        name: of the target, for messages.
+        model: how the model of an attached phone must begin.
+
     Raises:
-        DeviceError: none is ready, or they are of several models and the target names none.
+        DeviceUnavailable: none is ready.
+        DeviceError: they are of several models and the target names none, or there is no adb.
     """
     if wanted:
-        return tuple(wanted)
+        return distinct(wanted)
     every = attached()
-    ready = [one for one in every if one.state == READY]
+    ready = [one for one in every if one.state == READY and one.model.startswith(model)]
     if not ready:
-        others = ", ".join(f"{one.serial} is {one.state}" for one in every)
-        raise DeviceError(f"{name}: a phone must be attached and ready, {others or 'there is none'}: {CONNECT}")
+        others = ", ".join(f"{one.serial} is {one.model if one.state == READY else one.state}" for one in every)
+        phone = f"{model} phone" if model else "phone"
+        raise DeviceUnavailable(f"{name}: a {phone} must be attached and ready, {others or 'there is none'}: {CONNECT}")
     if len({one.model for one in ready}) > 1:
         names = ", ".join(f"{one.serial} ({one.model})" for one in ready)
         raise DeviceError(
             f"{name}: phones of several models are attached: {names}: name one under `device: serial` in the target's file"
         )
-    return tuple(one.serial for one in ready)
+    return distinct([one.serial for one in ready])
+
+
+def distinct(every: Sequence[str]) -> tuple[str, ...]:
+    """The same without those that reach a phone a second time, over the network as well as by USB; the cable is preferred."""
+    if len(every) < 2 or not any(map(_over_network, every)):
+        return tuple(every)
+    found: dict[str, str] = {}
+    for serial in sorted(every, key=_over_network):
+        found.setdefault(_hardware_serial(serial) or f"adb {serial}", serial)
+    return tuple(serial for serial in every if serial in found.values())
+
+
+def _over_network(serial: str) -> bool:
+    return ":" in serial
+
+
+def _hardware_serial(serial: str) -> str:
+    """The number that a phone has however it is reached; empty where it does not tell, or gives no answer."""
+    try:
+        told = AdbShell(serial, folder="").run(["getprop", "ro.serialno"], timeout_s=ADB_S).stdout
+    except DeviceError:
+        return ""
+    return told.decode(errors="replace").strip()
 
 
 def _adb(*args: str, timeout_s: float = ADB_S) -> "subprocess.CompletedProcess[str]":
@@ -169,7 +205,7 @@ def _adb(*args: str, timeout_s: float = ADB_S) -> "subprocess.CompletedProcess[s
             f"`adb {args[0]}` gave no answer within {timeout_s:g} s: try `adb kill-server`"
         ) from None
     except OSError as error:
-        raise DeviceError(
+        raise DeviceUnavailable(
             f"the program adb is needed, it cannot be run ({error.strerror}): "
             "install Android's platform tools, `apt install adb`"
         ) from error

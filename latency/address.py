@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+PIXEL_MODEL = "Pixel"  # how the model of every Pixel phone begins
+
 
 @dataclass(frozen=True, kw_only=True)
 class SshAddress:
@@ -32,10 +34,12 @@ class AdbAddress:
 
     Attributes:
         serial: serial numbers as ``adb devices`` lists them; none where the only one attached is meant.
+        model: where no serial is given, how the model of an attached phone that is meant begins, as ``adb devices -l`` tells it.
         folder: folder there for the runtime, the files of a job, and the lock.
     """
 
     serial: tuple[str, ...] = ()
+    model: str = ""
     folder: str = "/data/local/tmp/pocketnas"
 
 

@@ -25,8 +25,10 @@ LACKING_OP = re.compile(
     r"|Could not find an implementation for ([\w.:]+)\("
 )
 NEWER_OPSET = re.compile(r"Opset (\d+) is under development.* till opset (\d+)")
+NEARLY = 0.9  # of a network's time in a process: what it takes beside its runs is not known
 
 OnSlice = Callable[[int, Slice], None]
+OnRestart = Callable[[], None]
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
 
@@ -70,6 +72,7 @@ class Device(Protocol):
         settings: RuntimeSettings,
         effort: Effort = ...,
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
         """Times several ONNX models, interleaved, so that they can be compared with each other.
 
@@ -77,8 +80,9 @@ class Device(Protocol):
             models: serialised ONNX models; inputs are made up from their types and shapes.
             settings: how they are run.
             effort: how long they are measured.
-            on_slice: called with a model's position and a slice of it as soon as it was taken. A device that drops what it took,
-                because it was hot, begins anew with slices of process 0.
+            on_slice: called with a model's position and a slice of it as soon as it was taken.
+            on_restart: called when all slices so far are dropped and all models measured anew: the device was hot, or another one
+                takes its place.
 
         Returns:
             One timing a model, in the order of `models`; unstable ones are returned too, and say so.
@@ -154,6 +158,7 @@ class RunnerDevice(ABC):
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
         taken: list[list[Slice]] = [[] for _ in models]
         load: float | None = None
@@ -262,6 +267,21 @@ def _op_times(trace: bytes) -> tuple[OpTime, ...]:
             name = event["name"].removesuffix("_kernel_time")
             nodes.setdefault((name, event["args"]["op_name"]), []).append(event["dur"])
     return tuple(OpTime(name, op, float(np.median(us)) / 1e3) for (name, op), us in nodes.items())
+
+
+def settled(slices: Sequence[Slice], effort: Effort) -> bool:
+    """Whether a network needs no further slices, as far as these tell where the measuring of several was broken off.
+
+    A process had enough of it where it took as many slices as it had to, or about as much time as it could: slow networks have
+    fewer slices. The first run of each slice, which is not kept, took its time as well.
+    """
+    share_s = effort.limit_s / effort.processes
+    done = 0
+    for process in {part.process for part in slices}:
+        taken = [part.ns for part in slices if part.process == process]
+        spent_s = sum(sum(ns) + max(ns) for ns in taken) / 1e9
+        done += len(taken) >= effort.slices or spent_s >= NEARLY * share_s
+    return _settled(Timing(tuple(slices), effort.tolerance), done, effort)
 
 
 def _timings(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:

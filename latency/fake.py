@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from latency.device import Arrays, OnSlice, OpTime
+from latency.device import Arrays, OnRestart, OnSlice, OpTime
 from latency.errors import DeviceError
 from latency.layout import nchwc_block, probe_model
 from latency.provenance import Provenance
@@ -74,6 +74,7 @@ class FakeDevice:
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
         timings = []
         for index, model in enumerate(models):

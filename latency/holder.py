@@ -15,16 +15,22 @@ POLL_S = 0.2
 
 
 def open_lock(path: str) -> int:
-    """The lock's file, made for all users of the device if it is not there yet."""
+    """The lock's file, made for all users of the device if it is not there yet; raises OSError where it cannot be.
+
+    Where everybody may make files (``/tmp``), a link that somebody left in its place is not followed. A file of another user that
+    may only be read locks as well.
+    """
+    problem = OSError()
     for flags in (os.O_RDWR, os.O_RDWR | os.O_CREAT | os.O_EXCL, os.O_RDWR, os.O_RDONLY):
         try:
             file = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
-        except (FileNotFoundError, FileExistsError, PermissionError):
+        except (FileNotFoundError, FileExistsError, PermissionError) as error:
+            problem = error
             continue
         if flags & os.O_CREAT:
             os.fchmod(file, 0o666)
         return file
-    raise SystemExit(f"the lock {path} cannot be opened")
+    raise problem
 
 
 def say(line: str) -> None:
@@ -42,7 +48,10 @@ def alive(wait_s: float) -> bool:
 
 def main(path: str, who: str) -> None:
     """Takes the lock, says so, and holds it."""
-    file = open_lock(path)
+    try:
+        file = open_lock(path)
+    except OSError as error:
+        raise SystemExit(f"the lock {path} cannot be opened ({error.strerror})") from error
     told = False
     while True:
         try:

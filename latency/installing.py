@@ -54,6 +54,7 @@ def install(
     phone = Phone(name, shell, runtime=f"{shell.folder}/incoming")
     with phone.reserve("installing a runtime", on_wait=lambda holder: on_step(f"waiting for {shell.name}: {holder}")):
         shell.reconnect()
+        phone.hold()  # nobody measures there meanwhile
         abi = phone_abi(shell)
         bundle = make(abi)
         if bundle.abi != abi:

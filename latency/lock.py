@@ -5,24 +5,29 @@ to measure go first: it asks between two steps and stands still until the measur
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
 
 from latency.errors import DeviceBusy, DeviceError
+from latency.holder import open_lock
 
+FOLDER = "/tmp/pocketnas-devices"
+VARIABLE = "POCKETNAS_LOCKS"  # of the environment: another folder, for who wants not to take turns with the rest of the machine
 POLL_S = 0.1
 
 
 class DeviceLock:
     """The right to use the device called `name`. Taking it again inside is free, so a whole study can hold it.
 
-    It is an advisory lock of the kernel on a file in the user's runtime folder: released when the holder ends, however it
-    ends. The file names the holder, for the message of those that wait.
+    It is an advisory lock of the kernel on a file in `FOLDER`, one and the same for all users of the machine and all their
+    sessions: released when the holder ends, however it ends. The file names the holder, for the message of those that wait.
     """
 
     def __init__(self, name: str) -> None:
@@ -119,15 +124,33 @@ def unless_taken(name: str) -> Callable[[str], None]:
 def _open(path: Path) -> Iterator[IO[str]]:
     """A lock's file; closing it gives the lock back, also where a child process has inherited it."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        _make_folder(path.parent)
+        descriptor = open_lock(str(path))
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is no plain file")
     except OSError as error:
-        raise DeviceError(f"{path}: the device's lock cannot be made ({error.strerror})") from error
-    with file:
+        raise DeviceError(
+            f"{path}: the device's lock cannot be made ({error.strerror}): mend that, or set {VARIABLE} to a folder of yours, "
+            "where you take turns with yourself only"
+        ) from error
+    writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR
+    with open(descriptor, "r+" if writable else "r", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
         try:
             yield file
         finally:
             fcntl.flock(file, fcntl.LOCK_UN)
+
+
+def _make_folder(path: Path) -> None:
+    """A folder in which every user may make files, and nobody may remove another's."""
+    try:
+        path.mkdir(parents=True)
+    except FileExistsError:
+        if path.is_symlink() or not path.is_dir():
+            raise
+    else:
+        path.chmod(0o1777)
 
 
 def _wait(lock: IO[str], kind: int, tell: Callable[[str], None]) -> None:
@@ -157,11 +180,12 @@ def _once(on_wait: Callable[[str], None] | None) -> Callable[[str], None]:
 
 
 def _name(file: IO[str], purpose: str) -> None:
-    """Writes who has the lock and what for."""
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()}, {purpose}")
-    file.flush()
+    """Writes who has the lock and what for, unless the file is one of another user that only locks."""
+    if file.writable():
+        file.seek(0)
+        file.truncate()
+        file.write(f"process {os.getpid()}, {purpose}")
+        file.flush()
 
 
 def _named(file: IO[str]) -> str:
@@ -171,6 +195,5 @@ def _named(file: IO[str]) -> str:
 
 
 def _folder() -> Path:
-    """The user's runtime folder, or the cache folder where the system has none."""
-    runtime = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME")
-    return Path(runtime or Path.home() / ".cache") / "pocketnas" / "devices"
+    """Where locks lie: not below anything that differs between a login, a service and a cron job, as homes and TMPDIR do."""
+    return Path(os.environ.get(VARIABLE) or FOLDER)

@@ -7,7 +7,7 @@ networks fell into, and a kernel that was never measured is an error, never a si
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,7 @@ class LatencyModel:
         noise_p95: 95th percentile of the difference between two halves of a network's measurement: no model can do better.
         measurements: what it was fitted to.
         basis: where those come from.
+        option: what ``--target`` takes to mean the target, for messages; not part of the model.
     """
 
     target: str
@@ -121,6 +122,7 @@ class LatencyModel:
     noise_p95: float
     measurements: tuple[Measurement, ...]
     basis: Basis = "measured"
+    option: str = field(default="", compare=False)
 
     def predict(self, architecture: Architecture) -> Prediction:
         """The architecture's latency.
@@ -203,7 +205,7 @@ class LatencyModel:
 
     def __getstate__(self) -> dict[str, Any]:
         """What it consists of, without its caches: they hold functions, and models are sent to other processes."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
     def block_cost(self) -> BlockCost:
@@ -257,7 +259,7 @@ class LatencyModel:
                 if name not in self.measured:
                     raise UnmeasuredKernel(
                         f"the latency model of {self.target!r} knows every kernel but {name!r}, which was never measured: "
-                        f"run `nas profile --target {self.target} --like ARCH` with the network that needs it"
+                        f"run `nas profile --target {self.option or self.target} --like ARCH` with the network that needs it"
                     )
         return quantities(planned, nchwc_block=self.provenance.nchwc_block)
 
@@ -267,9 +269,8 @@ class LatencyModel:
         Raises:
             ModelError: it was not; the message names the first difference.
         """
-        require_equal(
-            self.target, {**provenance.key, **settings.as_json()}, {**self.provenance.key, **self.settings.as_json()}
-        )
+        here, there = provenance.key | settings.as_json(), self.provenance.key | self.settings.as_json()
+        require_equal(self.option or self.target, here, there)
 
     def as_json(self) -> dict[str, object]:
         """Plain data, measurements included."""

@@ -7,18 +7,22 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from latency.adb import AdbShell
-from latency.device import OnSlice
+from latency.cool import Cool, cool_path, read_cool, write_cool
+from latency.device import OnRestart, OnSlice
 from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable
 from latency.native_runner import job_files
+from latency.phone_lock import hold_command
 from latency.phone_state import STATE, PhoneState
 from latency.provenance import Provenance
 from latency.remote import WAITS_S, RemoteDevice
 from latency.settings import Effort, RuntimeSettings
 from latency.stand_in import stand_in
 from latency.timing import Timing
+from searchspace.errors import NasError
 
 CHECK = 'cd "$1" && cat runtime.json && echo && sha256sum -c SHA256SUMS >/dev/null 2>&1 && sha256sum SHA256SUMS'
 
@@ -26,6 +30,7 @@ LOWEST_BATTERY = 0.15
 HOT = 1.05  # the reference network takes this much longer than when it was cool
 CAPPED = 0.95  # of the highest frequency that the core was ever allowed
 CAPPED_IN_A_ROW = 40  # slices after which one stops and lets the phone cool
+LUCK = 0.98  # of what the reference network took when cool: less than that is kept as its new time
 COOLING_S = (10.0,) * 6 + (30.0,) * 18
 """Seconds between looks while a phone cools; about ten minutes in all."""
 REFERENCE = Effort(processes=1, slices=8, tolerance=0.05, limit_s=1.0)
@@ -83,8 +88,11 @@ class Phone(RemoteDevice):
         self._runtime: Runtime | None = None
         self._cooling_s = cooling_s
         self._hot = hot
-        self._cool_ms: dict[RuntimeSettings, float] = {}
+        self._serial = shell.serial
+        self._cool: dict[RuntimeSettings, Cool] = {}
         self._cap_khz = 0
+        self._most_khz = 0
+        self._expects_most = False  # that the core is allowed what it can do at most, as nothing is known of it yet
         self._capped = 0
 
     def state(self) -> PhoneState:
@@ -127,6 +135,7 @@ class Phone(RemoteDevice):
             cpu = f"{state.model}: {found.cpu}" if state.model else found.cpu
             system = f"Android {state.release}, {found.system}" if state.release else found.system
             self._provenance = replace(found, cpu=cpu, system=system)
+            self._serial = state.serial or self._serial
         return self._provenance
 
     def measure(
@@ -136,8 +145,11 @@ class Phone(RemoteDevice):
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
         """As `Device.measure`; what was taken while the phone was hot is dropped and measured again when it has cooled.
+
+        It is compared with what it did when it was cool, in earlier sessions too.
 
         Raises:
             DeviceUnfit: it does not cool, or its battery is nearly empty.
@@ -145,21 +157,46 @@ class Phone(RemoteDevice):
         if not models:
             return []
         with self.reserve("measuring"):
-            for pause in (0.0, *self._cooling_s):
+            provenance = self.describe()
+            path = cool_path(self._serial, provenance, settings)
+            looked = self._cool.get(settings)
+            known = looked or read_cool(path)
+            cool_ms = None if looked is None else looked.ms
+            self._cap_khz = self._most_khz = 0 if known is None else known.cap_khz
+            for attempt, pause in enumerate((0.0, *self._cooling_s)):
                 time.sleep(pause)
                 self._wait_until_cool()
                 self._capped = 0
+                self._expects_most = known is None and attempt < len(self._cooling_s)
+                if known is None and not self._expects_most:
+                    self._cap_khz = self._most_khz  # it never is allowed more, also when it is cool
                 with suppress(_Capped):
-                    cool_ms = self._cool_ms.get(settings) or self._reference_ms(settings)
+                    if cool_ms is None:
+                        found_ms = self._reference_ms(settings)
+                        if known is not None and found_ms > self._hot * known.ms:  # slowed down from the start
+                            continue
+                        cool_ms = found_ms if known is None else known.ms
                     timings = super().measure(models, settings=settings, effort=effort, on_slice=on_slice)
                     found_ms = self._reference_ms(settings)
-                    self._cool_ms[settings] = min(cool_ms, found_ms)
-                    if found_ms <= self._hot * cool_ms:
+                    slower_ms, cool_ms = max(cool_ms, found_ms), min(cool_ms, found_ms)
+                    if slower_ms <= self._hot * cool_ms:  # neither now nor before
+                        self._cool[settings] = self._kept(path, known, cool_ms)
                         return timings
+                if on_restart is not None:
+                    on_restart()
             raise DeviceUnfit(
                 f"{self.shell.name}: the phone is slowed down and does not get faster again ({self.state()}): let it cool, "
                 "take it off the charger or out of its case, switch battery saver off; the same command goes on"
+                + ("" if known is None else f"; if it has become slower for good, delete {path}")
             )
+
+    def _kept(self, path: Path, known: Cool | None, ms: float) -> Cool:
+        """What the phone does when it is cool, kept; a little luck is no reason to expect more of it from now on."""
+        found = Cool(ms if known is None or ms < LUCK * known.ms else known.ms, self._most_khz)
+        if found != known:
+            with suppress(NasError):  # nothing that was measured depends on it
+                write_cool(path, found)
+        return found
 
     def _job_files(self, job: Mapping[str, Any]) -> dict[str, bytes]:
         return job_files(job)
@@ -170,6 +207,9 @@ class Phone(RemoteDevice):
         if self.runtime().kind == "bundle":
             start = [f"{home}/ld-linux-aarch64.so.1", "--library-path", home]
         return [*start, f"{home}/runner", folder, f"{home}/libonnxruntime.so"]
+
+    def _holder(self, who: str) -> list[str]:
+        return hold_command(self.shell.folder, who)
 
     def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
         self.runtime()
@@ -192,8 +232,11 @@ class Phone(RemoteDevice):
         """
         found = re.search(rb'"cap_khz": (\d+)', line[-200:])
         if found is None:
+            most = re.search(rb'"max_khz": (\d+)', line[-200:]) if self._expects_most else None
+            self._cap_khz = max(self._cap_khz, int(most[1]) if most else 0)
             return False
         cap = int(found[1])
+        self._most_khz = max(self._most_khz, cap)
         self._cap_khz = max(self._cap_khz, cap)
         held_down = cap < CAPPED * self._cap_khz
         self._capped = self._capped + 1 if held_down else 0

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 STATE = (
     "dumpsys battery; dumpsys thermalservice | grep 'Thermal Status'; dumpsys power | grep mWakefulness=; "
-    'echo "model: $(getprop ro.product.model)"; echo "release: $(getprop ro.build.version.release)"'
+    'echo "model: $(getprop ro.product.model)"; echo "release: $(getprop ro.build.version.release)"; '
+    'echo "serialno: $(getprop ro.serialno)"'
 )
 """Prints what `PhoneState.parse` reads; run by a shell on the phone."""
 
@@ -25,6 +26,7 @@ class PhoneState:
         awake: whether the screen is on.
         model: the model's name.
         release: of Android.
+        serial: its serial number, however it is reached.
     """
 
     battery: float | None
@@ -34,6 +36,7 @@ class PhoneState:
     awake: bool | None
     model: str | None
     release: str | None
+    serial: str | None = None
 
     @staticmethod
     def parse(text: str) -> "PhoneState":
@@ -61,6 +64,7 @@ class PhoneState:
             awake=None if awake is None else awake == "Awake",
             model=find(r"^model: (.*)$"),
             release=find(r"^release: (.*)$"),
+            serial=find(r"^serialno: (.*)$"),
         )
 
     @property

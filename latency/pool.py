@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from latency import adb
 from latency.adb import AdbShell
 from latency.address import AdbAddress
-from latency.device import Device, OnSlice, OpTime
+from latency.device import Device, OnRestart, OnSlice, OpTime
 from latency.errors import DeviceBusy, DeviceError, DeviceUnavailable
 from latency.lock import unless_taken
 from latency.phone import Phone
@@ -21,19 +22,22 @@ Result = TypeVar("Result")
 
 
 def phones(name: str, address: AdbAddress, *, option: str | None = None) -> Device:
-    """The phone that a target called `name` means, or the pool of them.
+    """The phone that a target called `name` means, or the pool of them; which are attached is not looked at yet.
 
     Args:
         name: of the target.
         address: which phones.
         option: what the command line calls the target, if not its name.
-
-    Raises:
-        DeviceError: none is attached, or it is not clear which is meant.
     """
-    serials = adb.serials(address.serial, name=name)
-    found = [Phone(name, AdbShell(serial, folder=address.folder), option=option) for serial in serials]
-    return found[0] if len(found) == 1 else PhonePool(name, found)
+
+    def phone(serial: str) -> Phone:
+        return Phone(name, AdbShell(serial, folder=address.folder), option=option)
+
+    if len(address.serial) == 1:
+        return phone(address.serial[0])
+    return PhonePool(
+        name, lambda: [phone(serial) for serial in adb.serials(address.serial, name=name, model=address.model)]
+    )
 
 
 class PhonePool:
@@ -42,15 +46,26 @@ class PhonePool:
     Networks that are compared are measured on one of them. Processes that measure at the same time get different ones.
     """
 
-    def __init__(self, name: str, members: Sequence[Phone]) -> None:
+    def __init__(self, name: str, members: Sequence[Phone] | Callable[[], Sequence[Phone]]) -> None:
+        """Phones called `name`: given, or found by a function when they are first needed."""
         self.name = name
-        self.members = tuple(members)
+        self._members = members
         self._current: Phone | None = None
         self._held = contextlib.ExitStack()
         self._lost: set[str] = set()
         self._purpose = ""
         self._on_wait: Callable[[str], None] | None = None
         self._provenance: Provenance | None = None
+
+    @cached_property
+    def members(self) -> tuple[Phone, ...]:
+        """The phones.
+
+        Raises:
+            DeviceUnavailable: none is attached.
+            DeviceError: it is not clear which are meant.
+        """
+        return tuple(self._members() if callable(self._members) else self._members)
 
     def describe(self) -> Provenance:
         """What all of them are. One that somebody else has now is looked at when it is used.
@@ -92,10 +107,18 @@ class PhonePool:
         settings: RuntimeSettings,
         effort: Effort = Effort(),  # noqa: B008 - frozen
         on_slice: OnSlice | None = None,
+        on_restart: OnRestart | None = None,
     ) -> list[Timing]:
-        return self._on_one(
-            "measuring", lambda phone: phone.measure(models, settings=settings, effort=effort, on_slice=on_slice)
-        )
+        phones = 0
+
+        def work(phone: Phone) -> list[Timing]:
+            nonlocal phones
+            phones += 1
+            if phones > 1 and on_restart is not None:
+                on_restart()
+            return phone.measure(models, settings=settings, effort=effort, on_slice=on_slice, on_restart=on_restart)
+
+        return self._on_one("measuring", work)
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
         return self._on_one("memory", lambda phone: phone.memory(model, settings=settings))

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from latency.choosing import Queue
-from latency.device import Device
-from latency.errors import DeviceUnreachable, ModelError
+from latency.device import Device, settled
+from latency.errors import ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
@@ -83,20 +83,21 @@ def profile_target(
         on_wait: called with who has the device if one must wait for it.
 
     Raises:
+        TargetError: there are no rules for how the target's runtime fuses.
         ModelError: the runtime fuses otherwise than the rules say, or fewer than `FEWEST` measurements are stable.
         DeviceError: the device failed; what was measured before is kept.
     """
+    target.require_modelled()
     device = device or target.open()
     with device.reserve(f"profiling {target.name}", on_wait=on_wait):
         provenance = device.describe()
-    path = model_path(target.name, provenance, target.settings, folder=folder)
-    log = path.with_suffix(".jsonl")
-    measured = {one.architecture.fingerprint: one for one in read_measurements(log)}
-    begin = time.monotonic()
-    known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
-    block, precision = provenance.nchwc_block, target.settings.precision
-    queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
-    with device.reserve(f"profiling {target.name}", on_wait=on_wait):
+        path = model_path(target.name, provenance, target.settings, folder=folder)
+        log = path.with_suffix(".jsonl")
+        measured = _by_fingerprint(log)
+        begin = time.monotonic()
+        known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
+        block, precision = provenance.nchwc_block, target.settings.precision
+        queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
         while networks is None or len(measured) < networks:
             seconds = time.monotonic() - begin
             if limit_s is not None and seconds >= limit_s:
@@ -110,8 +111,9 @@ def profile_target(
                 _append(log, one)
             if on_progress is not None:
                 on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s))
-    model = fit_model(target, provenance, tuple(measured.values()))
-    model.save(path)
+        measured = _by_fingerprint(log)  # with what was measured meanwhile on another phone of a pool
+        model = fit_model(target, provenance, tuple(measured.values()))
+        model.save(path)
     return model
 
 
@@ -146,6 +148,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
         noise_p95=float(np.quantile([one.timing.half_difference for one in trusted], 0.95)),
         measurements=measurements,
         basis=target.basis,
+        option=target.option,
     )
 
 
@@ -170,6 +173,11 @@ def read_measurements(log: Path) -> Iterator[Measurement]:
             yield Measurement.from_json(json.loads(line))
         except (ValueError, KeyError, TypeError, NasError):
             continue
+
+
+def _by_fingerprint(log: Path) -> dict[str, Measurement]:
+    """The measurements in a file of lines by network; of a network that was measured again, the last."""
+    return {one.architecture.fingerprint: one for one in read_measurements(log)}
 
 
 def write_measurements(log: Path, measurements: Iterable[Measurement]) -> None:
@@ -204,18 +212,22 @@ def _measure(
         )
     taken: list[list[Slice]] = [[] for _ in job]
 
-    def keep(index: int, part: Slice) -> None:
-        if taken[index] and part.process < taken[index][-1].process:  # the device drops what it took, and measures anew
-            taken[index].clear()
-        taken[index].append(part)
+    def restart() -> None:
+        for slices in taken:
+            slices.clear()
 
     try:
-        timings = device.measure(models, settings=target.settings, effort=effort, on_slice=keep)
-    except DeviceUnreachable:
+        timings = device.measure(
+            models,
+            settings=target.settings,
+            effort=effort,
+            on_slice=lambda index, part: taken[index].append(part),
+            on_restart=restart,
+        )
+    except BaseException:  # also an interrupt: what is finished is kept, whyever the rest is not
         for architecture, slices in zip(job, taken, strict=True):
-            timing = Timing(tuple(slices), effort.tolerance)
-            if len(slices) >= effort.slices * effort.processes and timing.stable:  # it was finished
-                yield Measurement(architecture, timing)
+            if settled(slices, effort):
+                yield Measurement(architecture, Timing(tuple(slices), effort.tolerance))
         raise
     for architecture, timing in zip(job, timings, strict=True):
         yield Measurement(architecture, timing)

@@ -8,6 +8,7 @@ from latency import adb
 from latency.errors import DeviceError, LatencyError
 from latency.lock import unless_taken
 from latency.phone import Phone
+from latency.pool import PhonePool
 from latency.published.model import PublishedModel
 from latency.store import load_predictor
 from latency.target import PIXEL, Basis, Target, known_targets, load_target
@@ -65,8 +66,9 @@ def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
             with device.reserve("looking at it", on_wait=unless_taken(target.name)):
                 provenance = device.describe()
                 found.append(f"connected: {provenance.cpu}, ONNX Runtime {provenance.runtime}")
-                if isinstance(device, Phone):
-                    found.append(str(device.state()))
+                phones = device.members if isinstance(device, PhonePool) else (device,)
+                if len(phones) == 1 and isinstance(phones[0], Phone):
+                    found.append(str(phones[0].state()))
         model = load_predictor(target, folder=folder)
         if isinstance(model, PublishedModel):
             found.append(model.remark)

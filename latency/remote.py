@@ -52,7 +52,7 @@ class RemoteDevice(RunnerDevice):
         """The command there that does the job in a folder there and prints its events."""
 
     def _holder(self, who: str) -> list[str] | None:
-        """The command there that holds the device's lock (see `latency.holder`); None if only this machine uses it."""
+        """The command there that holds the device's lock (as `latency.holder` does); None if only this machine uses it."""
         return None
 
     @contextlib.contextmanager
@@ -71,7 +71,7 @@ class RemoteDevice(RunnerDevice):
                     self._hold = None
 
     def _lines(self, files: Mapping[str, bytes]) -> Generator[bytes, None, None]:
-        self._take()
+        self.hold()
         folder = self.shell.put(files)
         self._met = True
         reachable = True
@@ -96,17 +96,24 @@ class RemoteDevice(RunnerDevice):
             self._on_wait(f"{error} (next attempt in {wait_s:g} s)")
         time.sleep(wait_s)
 
-    def _take(self) -> None:
-        """Holds the device's own lock, from now on or still; a broken connection has lost it."""
+    def hold(self) -> None:
+        """Holds the device's own lock until the reservation ends, from now on or still; a broken connection has lost it."""
         if self._hold is not None:
             if self._hold.alive:
                 return
             self._hold.release()
             self._hold = None
-        who = f"{getpass.getuser()}@{socket.gethostname()}, process {os.getpid()}, {self._purpose}"
-        command = self._holder(who)
+        command = self._holder(f"{_user()}@{socket.gethostname()}, process {os.getpid()}, {self._purpose}")
         if command is not None:
             self._hold = Hold(self.shell, command, on_wait=self._on_wait)
+
+
+def _user() -> str:
+    """Who runs this; a number where the system has no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"user {os.getuid()}"
 
 
 class PythonRemote(RemoteDevice):
@@ -131,9 +138,9 @@ class PythonRemote(RemoteDevice):
         source = Path(holder.__file__).read_text(encoding="utf-8")
         return [self._python, "-c", source, f"{self.shell.folder}/pocketnas.lock", who]
 
-    def _take(self) -> None:
+    def hold(self) -> None:
         try:
-            super()._take()
+            super().hold()
         except HolderFailed as error:
             if error.code != NOT_FOUND:
                 raise
@@ -220,6 +227,6 @@ class Hold:
     def _beat(self) -> None:
         while not self._stopped.wait(BEAT_S):
             try:
-                os.write(self._process.stdin.fileno(), b".")  # type: ignore[union-attr]
+                os.write(self._process.stdin.fileno(), b".\n")  # type: ignore[union-attr]
             except (OSError, ValueError):  # it ended, or is being ended
                 return

@@ -8,7 +8,7 @@ from pathlib import Path
 from latency.device import Device
 from latency.errors import ModelError
 from latency.model import LatencyModel, Measurement
-from latency.profiling import fit_model, write_measurements
+from latency.profiling import fit_model, read_measurements, write_measurements
 from latency.settings import Effort
 from latency.stand_in import stand_in
 from latency.store import model_path
@@ -86,16 +86,20 @@ def check_model(
 def recalibrate(model: LatencyModel, check: Check, *, target: Target, folder: Path | None = None) -> LatencyModel:
     """The model at the device's present speed: old measurements are scaled by the change, new ones replace theirs, all are used.
 
-    Model and measurements are saved; the raw nanoseconds stay what they were.
+    Those that a profile left beside the model and that it was not fitted to yet are among them. Model and measurements are saved;
+    the raw nanoseconds stay what they were. Whoever calls this should still have the device that was checked for himself, so that
+    nothing is measured meanwhile.
     """
     repeated = {one.architecture.fingerprint: one for one in check.repeated}
-    updated = tuple(
-        repeated.get(one.architecture.fingerprint) or replace(one, scale=one.scale * (1 + check.change))
-        for one in model.measurements
-    )
     path = model_path(target.name, model.provenance, target.settings, folder=folder)
+    log = path.with_suffix(".jsonl")
+    every = {one.architecture.fingerprint: one for one in (*model.measurements, *read_measurements(log))}
+    updated = tuple(
+        repeated.get(fingerprint) or replace(one, scale=one.scale * (1 + check.change))
+        for fingerprint, one in every.items()
+    )
     renewed = fit_model(target, model.provenance, updated)
-    write_measurements(path.with_suffix(".jsonl"), updated)
+    write_measurements(log, updated)
     renewed.save(path)
     return renewed
 

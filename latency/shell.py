@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import IO
 
-from latency.errors import DeviceError, DeviceUnreachable
+from latency.errors import DeviceError, DeviceUnavailable, DeviceUnreachable
 
 ANSWER_S = 60.0
 
@@ -64,7 +64,7 @@ class Shell(ABC):
         """Starts a command whose stdout is a pipe; ending the returned process ends the connection.
 
         Raises:
-            DeviceError: the client is not installed.
+            DeviceUnavailable: the client is not installed.
         """
         command = self.command(args)
         try:
@@ -77,7 +77,7 @@ class Shell(ABC):
                 env={**os.environ, "LC_ALL": "C"},
             )
         except OSError as error:
-            raise DeviceError(
+            raise DeviceUnavailable(
                 f"{self.name}: the program {command[0]!r} is needed, it cannot be run ({error.strerror})"
             ) from error
 

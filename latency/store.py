@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import re
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from latency.model import LatencyModel, require_equal
 from latency.provenance import Provenance
 from latency.published.model import PublishedModel, shipped_model
 from latency.settings import RuntimeSettings
-from latency.target import Target
+from latency.target import PIXEL, PIXEL_STANDS_FOR, Target, load_target, pixel_phone
 
 Predictor = LatencyModel | PublishedModel
 
@@ -33,30 +35,38 @@ def load_model(target: Target, *, folder: Path | None = None) -> LatencyModel:
 
     Raises:
         ModelError: there is none, or it was measured elsewhere or with other settings; the message says how to make one.
+        TargetError: there cannot be one.
     """
     if target.basis == "published":
         raise ModelError(f"target {target.name!r} is known from published latencies: nothing was measured on it")
-    folder = folder or models_folder()
-    found = sorted(folder.glob(f"{target.name}-*.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    target.require_modelled()
+    option = target.option or target.name
+    found = _files(target.name, folder or models_folder())
     if not found:
-        raise ModelError(
-            f"target {target.name!r} has no latency model yet: run `nas profile --target {target.option or target.name}`"
-        )
+        raise ModelError(f"target {target.name!r} has no latency model yet: run `nas profile --target {option}`")
     refused: ModelError | None = None
     for path in found:
-        model = LatencyModel.load(path)
         try:
-            require_equal(target.option or target.name, target.settings.as_json(), model.settings.as_json())
+            model = LatencyModel.load(path, remedy=f"run `nas profile --target {option}`")
+            require_equal(option, {"target": target.name}, {"target": model.target})
+            require_equal(option, target.settings.as_json(), model.settings.as_json())
             if target.device == "host":
                 cpu, _ = runner.cpu_facts()
                 here = {"cpu": cpu, "runtime": version("onnxruntime")}
-                require_equal(target.option or target.name, here, model.provenance.key)
+                require_equal(option, here, model.provenance.key)
         except ModelError as error:
             refused = refused or error
         else:
-            return model
+            return replace(model, option=option)
     assert refused is not None
     raise refused
+
+
+def _files(target: str, folder: Path) -> list[Path]:
+    """The files that `model_path` names for a target, the newest first; one whose name begins alike has others."""
+    named = re.compile(re.escape(target) + r"-[0-9a-f]{12}\.json")
+    found = [path for path in folder.glob("*.json") if named.fullmatch(path.name)]
+    return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
@@ -66,6 +76,23 @@ def load_predictor(target: Target, *, folder: Path | None = None) -> Predictor:
         ModelError: there is none; the message says how to make one.
     """
     return shipped_model(target.name) if target.basis == "published" else load_model(target, folder=folder)
+
+
+def find_predictor(name_or_path: str, *, folder: Path | None = None) -> Predictor:
+    """What predicts the latencies of the target with a name, or in a file, as `load_predictor` does; no device is asked anything.
+
+    So ``pixel`` is the phone that was profiled by this name, attached or not, and what it stands for where none was.
+
+    Raises:
+        TargetError: there is no such target.
+        ModelError: it has no model; the message says how to make one.
+    """
+    if name_or_path == PIXEL:
+        try:
+            return load_model(pixel_phone(), folder=folder)
+        except ModelError:
+            name_or_path = PIXEL_STANDS_FOR
+    return load_predictor(load_target(name_or_path), folder=folder)
 
 
 def read_predictor(path: Path, *, remedy: str = "profile the target again") -> Predictor:

@@ -1,6 +1,8 @@
 """Targets: which device, and how networks run on it, as a YAML file (shipped ones in ``targets/``, or a path)."""
 
 import difflib
+import math
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,12 +10,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
-from latency.address import AdbAddress, Address, SshAddress
+from latency.address import PIXEL_MODEL, AdbAddress, Address, SshAddress
 from latency.device import Device
 from latency.errors import TargetError
 from latency.settings import RuntimeSettings
+from searchspace.errors import NasError
+from searchspace.files import parse_plain
 
 Basis = Literal["measured", "published"]
 
@@ -28,6 +30,7 @@ RUNTIME_KEYS = ("provider", "threads", "affinity", "graph_level")
 PIXEL = "pixel"  # the attached Pixel phone with a runtime of ours, or else:
 PIXEL_STANDS_FOR = "pixel6"
 KEYS = ("name", "device", "runtime", "precision", "basis", "resolution", "budget_ms")
+NAME = re.compile(r"[A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +56,20 @@ class Target:
     budget_ms: float | None = None
     address: Address | None = None
     option: str = ""
+
+    def require_modelled(self) -> None:
+        """Checks that there is or can be a latency model for how networks run here.
+
+        Raises:
+            TargetError: the runtime executes them by a provider or at a level whose kernels the models' rules do not know.
+        """
+        provider, level = self.settings.provider, self.settings.graph_level
+        if self.basis == "measured" and (provider, level) != ("cpu", "all"):
+            raise TargetError(
+                f"a latency model needs the target's runtime to have provider cpu and graph_level all for now, {self.name!r} has "
+                f"provider {provider} and graph_level {level}: change them, or only measure: "
+                f"`nas measure ARCH --target {self.option or self.name}` works with all of them"
+            )
 
     def open(self) -> Device:
         """The device; a remote one is not touched before it is used.
@@ -117,18 +134,20 @@ def _attached_pixels() -> Target | None:
     from latency.adb import installed_pixels
 
     serials = installed_pixels(folder=AdbAddress.folder)
-    if not serials:
-        return None
-    return Target(
-        name=PIXEL, device="adb", settings=RuntimeSettings(), address=AdbAddress(serial=serials), option=PIXEL
-    )
+    return pixel_phone(serials) if serials else None
+
+
+def pixel_phone(serials: tuple[str, ...] = ()) -> Target:
+    """What ``pixel`` is where a Pixel phone is attached: those with some serial numbers, or what is attached when it is used."""
+    address = AdbAddress(serial=serials, model=PIXEL_MODEL)
+    return Target(name=PIXEL, device="adb", settings=RuntimeSettings(), address=address, option=PIXEL)
 
 
 def _parse(source: str, where: str) -> Target:
     try:
-        plain = yaml.safe_load(source)
-    except yaml.YAMLError as error:
-        raise TargetError(f"{where}: not valid YAML: {' '.join(str(error).split())}") from error
+        plain = parse_plain(source)
+    except NasError as error:
+        raise TargetError(f"{where}: {error}") from error
     top = _section(plain, KEYS, where)
     kind, address = _device(top.get("device", {"kind": "host"}), f"{where}: device")
     runtime = _section(top.get("runtime", {}), RUNTIME_KEYS, f"{where}: runtime")
@@ -138,10 +157,15 @@ def _parse(source: str, where: str) -> Target:
     resolution = _value(top, "resolution", int, where, default=None)
     budget_ms = _value(top, "budget_ms", (int, float), where, default=None)
     for key, number in (("resolution", resolution), ("budget_ms", budget_ms)):
-        if number is not None and not number > 0:
-            raise TargetError(f"{where}: {key} must be above 0, got {number}")
+        if number is not None and not 0 < number < math.inf:
+            raise TargetError(f"{where}: {key} must be a finite number above 0, got {number}")
+    name = _value(top, "name", str, where)
+    if not NAME.fullmatch(name):
+        raise TargetError(
+            f"{where}: name must be of letters, digits, '.', '_' and '-', as it names files; got {name!r}"
+        )
     return Target(
-        name=_value(top, "name", str, where),
+        name=name,
         device=kind,
         settings=_settings(runtime, _value(top, "precision", str, where, default="fp32"), where),
         basis=basis,
@@ -173,8 +197,8 @@ def _device(plain: object, where: str) -> tuple[str, Address | None]:
         serials = [serial] if isinstance(serial, str) else serial
         if not all(isinstance(one, str) and one for one in serials):
             raise TargetError(f"{where}: serial must be one or several in quotes, got {serial!r}")
-        folder = _value(device, "folder", str, where, default=AdbAddress.folder)
-        return kind, AdbAddress(serial=tuple(serials), folder=folder)
+        texts = {key: _value(device, key, str, where) for key in ("model", "folder") if key in device}
+        return kind, AdbAddress(serial=tuple(serials), **texts)
     return kind, None
 
 

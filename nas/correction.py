@@ -26,10 +26,12 @@ class Reference:
     Attributes:
         measurement: of then.
         model: ONNX bytes of a network of its shape.
+        target: what ``--target`` takes to mean the model's.
     """
 
     measurement: Measurement
     model: bytes
+    target: str
 
     def change(self, now: Timing) -> float | None:
         """How much slower it is now, as a share; None if it was not measured stably."""
@@ -42,7 +44,9 @@ def reference(model: object) -> Reference | None:
     if not trusted or not isinstance(model, LatencyModel):
         return None
     middle = sorted(trusted, key=lambda one: one.ms)[len(trusted) // 2]
-    return Reference(middle, stand_in(lower(middle.architecture), model.settings.precision))
+    return Reference(
+        middle, stand_in(lower(middle.architecture), model.settings.precision), model.option or model.target
+    )
 
 
 @dataclass(frozen=True)
@@ -54,12 +58,14 @@ class Correction:
         outside: finalists that were measured outside their interval.
         measured: finalists that were measured stably.
         reference_change: how much slower the reference is than when the model was fitted, as a share; None: not known.
+        target: what ``--target`` takes to mean the reference's; None: there is none.
     """
 
     factor: float
     outside: int
     measured: int
     reference_change: float | None
+    target: str | None = None
 
     def of(self, tried: Tried) -> Tried:
         """A candidate with its latency corrected."""
@@ -77,10 +83,13 @@ class Correction:
         )
         if self.reference_change is None:
             return text
-        return f"{text} (a network it was fitted to is {self.reference_change:+.0%} now: `nas profile --recalibrate`)"
+        command = f"nas profile --target {self.target} --recalibrate"
+        return f"{text} (a network it was fitted to is {self.reference_change:+.0%} now: `{command}`)"
 
 
-def correction(finalists: Sequence[Finalist], reference_change: float | None) -> Correction | None:
+def correction(
+    finalists: Sequence[Finalist], reference_change: float | None, *, target: str | None = None
+) -> Correction | None:
     """What predictions must be multiplied by; None if most finalists were within their intervals, or too few were measured."""
     measured = [
         (one.measured.low_ms, one.tried) for one in finalists if one.measured is not None and one.measured.stable
@@ -89,4 +98,4 @@ def correction(finalists: Sequence[Finalist], reference_change: float | None) ->
     if len(measured) < FEWEST or outside <= len(measured) / 2:
         return None
     factor = statistics.median(ms / tried.predicted_ms for ms, tried in measured)
-    return Correction(factor, outside, len(measured), reference_change)
+    return Correction(factor, outside, len(measured), reference_change, target)

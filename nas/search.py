@@ -283,7 +283,7 @@ class _Ending:
         """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
         shipped: dict[Architecture, Shipped] = {}
         finalists, change = self._finished(ranked(tried), [], shipped)
-        found = correction(finalists, change)
+        found = correction(finalists, change, target=None if self.reference is None else self.reference.target)
         if found is None:
             return finalists, None
         self.events.note(str(found))

@@ -15,8 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from latency.errors import ModelError, UnmeasuredKernel
-from latency.fitting import Accuracy
+from latency.fitting import Accuracy, accuracy
 from latency.model import Prediction
 from latency.published.figures import figures, newest_runtime
 from latency.published.fitting import fit, judge
@@ -32,6 +34,7 @@ FORMAT = 1
 UNPUBLISHED = 2.0
 BEYOND = 2.0
 DIGITS = 6  # significant ones in the file
+COMPUTED = "linear model"  # what a source is called whose figures were computed, not timed
 
 Costs = Mapping[str, float]
 BlockCosts = Callable[[Block, Shape, Norm | None], Costs]
@@ -63,6 +66,7 @@ class PublishedModel:
         held_out: how figures of unseen families were predicted.
         families: the same by family.
         sources: where the figures were published, and how many of each.
+        timed: as `held_out`, of figures that were timed, where others were computed by a published model; None: all were timed.
     """
 
     basis: ClassVar[Basis] = "published"
@@ -79,6 +83,7 @@ class PublishedModel:
     held_out: Accuracy
     families: Mapping[str, Family]
     sources: Mapping[str, int]
+    timed: Accuracy | None = None
 
     def predict(self, architecture: Architecture) -> Prediction:
         """The architecture's latency.
@@ -130,10 +135,20 @@ class PublishedModel:
     @property
     def remark(self) -> str:
         """What the figures are worth and how to replace them, in one line."""
+        phone = (
+            "pixel" if self.precision == "fp32" else f"pixel-{self.precision}"
+        )  # the targets that measure on such a phone
+        figures, error = f"{self.held_out.n} published latencies", f"{self.held_out.median_error:.1%}"
+        if self.timed is not None:
+            computed = " and ".join(source.partition(":")[0] for source in self.sources if COMPUTED in source)
+            figures = (
+                f"{self.timed.n} published latencies and {self.held_out.n - self.timed.n} by {computed}'s {COMPUTED}"
+            )
+            error += f" ({self.timed.median_error:.1%} where timed)"
         return (
-            f"{self.target} ({self.precision}) is predicted from {sum(self.sources.values())} published latencies, not measured: "
-            f"median error {self.held_out.median_error:.1%} on families of networks left out; to measure instead, "
-            "connect the phone, then `nas targets install pixel --build` and `nas profile --target pixel`"
+            f"{self.target} ({self.precision}) is predicted from {figures}, not measured: median error {error} on families of "
+            f"networks left out; to measure instead, connect the phone, then `nas targets install {phone} --build` and "
+            f"`nas profile --target {phone}`"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -212,6 +227,7 @@ class PublishedModel:
                     **values,
                     "published": frozenset(values["published"]),
                     "held_out": Accuracy(**values["held_out"]),
+                    "timed": Accuracy(**values["timed"]) if values.get("timed") else None,
                     "families": {name: Family(**family) for name, family in values["families"].items()},
                 }
             )
@@ -230,6 +246,10 @@ def fit_published(target: str, precision: Precision) -> PublishedModel:
     scales = {runtime: _rounded(scale) for runtime, scale in fitted.scales.items()}
     latencies = [figure.ms / scales[figure.runtime] for figure in found]
     sources = [figure.source for figure in found]
+    direct = [index for index, figure in enumerate(found) if figure.standing != "derived"]
+    timed = accuracy(
+        np.array([judged.predicted_ms[index] for index in direct]), np.array([found[index].ms for index in direct])
+    )
     return PublishedModel(
         target=target,
         precision=precision,
@@ -240,12 +260,10 @@ def fit_published(target: str, precision: Precision) -> PublishedModel:
         high=_rounded(max(judged.high, 1.0)),
         least_ms=_rounded(min(latencies)),
         most_ms=_rounded(max(latencies)),
-        held_out=replace(
-            judged.held_out,
-            **{key: _rounded(value) for key, value in judged.held_out.as_json().items() if key != "n"},  # type: ignore[arg-type]
-        ),
+        held_out=_rounded_accuracy(judged.held_out),
         families={name: Family(_rounded(error), n) for name, (error, n) in judged.families.items()},
         sources={source: sources.count(source) for source in dict.fromkeys(sources)},
+        timed=_rounded_accuracy(timed) if len(direct) < len(found) else None,
     )
 
 
@@ -268,6 +286,10 @@ def shipped_model(target: str) -> PublishedModel:
 def _moves_only(kind: str) -> bool:
     """Whether the five terms stand for all that this kind of op does."""
     return kind not in ("attention", "activation silu", "activation gelu", "activation sigmoid")
+
+
+def _rounded_accuracy(found: Accuracy) -> Accuracy:
+    return replace(found, **{key: _rounded(value) for key, value in found.as_json().items() if key != "n"})  # type: ignore[arg-type]
 
 
 def _rounded(value: float) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from searchspace.errors import NasError
@@ -58,7 +59,7 @@ def main() -> None:
 
 def fail(message: str) -> None:
     """Leave with exit code 2 and one line on stderr that says what must hold, what was got and what to do."""
-    stderr.print(f"[bold red]error:[/] {_escaped(message)}", soft_wrap=True)
+    stderr.print(f"[bold red]error:[/] {escape(message)}", soft_wrap=True)
     raise SystemExit(2)
 
 
@@ -71,7 +72,7 @@ def show_json(result: Mapping[str, Any]) -> None:
 
 def note(message: str) -> None:
     """A remark for people, on stderr."""
-    stderr.print(_escaped(message), style="dim", soft_wrap=True)
+    stderr.print(escape(message), style="dim", soft_wrap=True)
 
 
 @contextmanager
@@ -103,11 +104,7 @@ class Bar:
         if total != self._total:  # another piece of work: its time starts now
             self._progress.reset(self._task)
             self._total = total
-        self._progress.update(self._task, description=_escaped(what), completed=done, total=total)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+        self._progress.update(self._task, description=escape(what), completed=done, total=total)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -10,6 +10,7 @@ import shutil
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from nas.cli import options
@@ -120,5 +121,5 @@ def _show(found: dict[str, Any]) -> None:
     stdout.print(programs)
     targets = Table("target", "basis", "ready", "what is known or missing")
     for row in found["targets"]:
-        targets.add_row(str(row["name"]), str(row["basis"]), "yes" if row["ready"] else "no", str(row["reason"]))
+        targets.add_row(escape(row["name"]), row["basis"], "yes" if row["ready"] else "no", escape(row["reason"]))
     stdout.print(targets)

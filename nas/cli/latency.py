@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from searchspace.architecture import Architecture
 
 FIRST = 24  # varied networks measured as they come, before those that tell most
+RESOLUTION = 32  # pixels a side of a space that leaves it to the data, where nothing else says it
 
 
 @app.command()
@@ -30,7 +32,12 @@ def profile(
     ] = None,
     networks: Annotated[int | None, typer.Option(min=1, help="Measured networks there shall be in all.")] = None,
     space: Annotated[str | None, typer.Option(help="Measure networks of this space, instead of varied ones.")] = None,
-    resolution: Annotated[int, typer.Option(min=1, help="Pixels a side, for a space that leaves it to the data.")] = 32,
+    resolution: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Pixels a side, for a space that leaves it to the data; by default the target's, or 32."
+        ),
+    ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,6 +75,7 @@ def profile(
     if like and space is not None:
         raise StudyError("--like and --space both say what to measure: give one of them")
     where = load_target(target)
+    where.require_modelled()
     device = where.open()
     in_order: int | None = None
     architectures: Iterator[Architecture]
@@ -77,7 +85,8 @@ def profile(
         architectures, in_order = varied_architectures(seed), FIRST
     else:
         in_order = NETWORKS
-        drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=resolution)
+        side = resolution or where.resolution or RESOLUTION
+        drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=side)
         with device.reserve("looking at it", on_wait=waiting_for(where.name)):
             device.describe()
         architectures = space_architectures(
@@ -137,16 +146,14 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     from latency.target import load_target
 
     target = load_target(name)
-    model = load_model(target)
-    with progress_bar(f"checking {target.name}") as bar:
-        found = check_model(
-            model,
-            target.open(),
-            on_slice=counting(bar, f"measuring on {target.name} again"),
-            on_wait=waiting_for(target.name),
-        )
-    if change_it:
-        _show_profile(recalibrate(model, found, target=target), json=json)
+    model, device, on_wait = load_model(target), target.open(), waiting_for(target.name)
+    renewed = None
+    with progress_bar(f"checking {target.name}") as bar, device.reserve("checking its latency model", on_wait=on_wait):
+        found = check_model(model, device, on_slice=counting(bar, f"measuring on {target.name} again"), on_wait=on_wait)
+        if change_it:  # before anyone else measures there
+            renewed = recalibrate(model, found, target=target)
+    if renewed is not None:
+        _show_profile(renewed, json=json)
         return
     if json:
         keys = {
@@ -163,7 +170,7 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     if not found.holds:
         raise ModelError(
             f"the latency model of {target.name!r} no longer holds: {told}: "
-            f"run `nas profile --target {target.name} --recalibrate`, or stop what else runs on the device"
+            f"run `nas profile --target {target.option} --recalibrate`, or stop what else runs on the device"
         )
     if not json:
         stdout.print(f"{target.name}: the latency model holds: {told}")
@@ -206,16 +213,15 @@ def predict(
     channels: Channels = None,
     json: Json = False,
 ) -> None:
-    """Predict latencies by the target's model; no device is touched.
+    """Predict latencies by the target's model; no device is touched. `pixel` is the phone that was profiled, else pixel6.
 
     Example: [bold]nas predict mobilenet_v2 mobilenet_v3_large --target host[/]
     """
     from latency.errors import UnmeasuredKernel
     from latency.published.model import PublishedModel
-    from latency.store import load_predictor
-    from latency.target import load_target
+    from latency.store import find_predictor
 
-    model = load_predictor(load_target(target))
+    model = find_predictor(target)
     published = model if isinstance(model, PublishedModel) else None
     if not isinstance(model, PublishedModel):
         warn_of_emulation(model.target, model.provenance)
@@ -253,21 +259,21 @@ def predict(
     table = Table("network", "fingerprint", "ms", "90 % interval", "basis", title=f"Predicted on {model.target}")
     for row in rows:
         interval = f"{row['low_ms']:.3g} … {row['high_ms']:.3g}"
-        table.add_row(row["name"], row["fingerprint"], f"{row['ms']:.3g}", interval, row["basis"])
+        table.add_row(escape(row["name"]), row["fingerprint"], f"{row['ms']:.3g}", interval, row["basis"])
     stdout.print(table)
     if published:
         stdout.print(published.remark)
     for row in rows:
         if row.get("doubts"):
-            stdout.print(f"{row['name']}: its interval is wide: {'; '.join(row['doubts'])}")
+            stdout.print(f"{escape(row['name'])}: its interval is wide: {'; '.join(row['doubts'])}")
         if explain:
             for what in ("blocks", "kernels"):
-                parts = Table("part", "ms", "share", title=f"{row['name']}: {what}")
+                parts = Table("part", "ms", "share", title=f"{escape(row['name'])}: {what}")
                 for part in row[what]:
                     parts.add_row(part["name"], f"{part['ms']:.4f}", f"{part['ms'] / row['ms']:.1%}")
                 stdout.print(parts)
             first = row["kernels"][0]
-            stdout.print(f"{row['name']}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
+            stdout.print(f"{escape(row['name'])}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
 def _loaded(text: str, options: dict[str, Any]) -> "list[Architecture]":

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
@@ -123,10 +124,10 @@ def _looked_into(device: "Device", model: bytes, target: "TargetValue", *, ops: 
 
 
 def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[str, Any]]) -> None:
-    table = Table("network", "ms", "median", "p90", "predicted", "MiB", "stable", title=f"Measured on {target}")
+    table = Table("network", "ms", "median", "p90", "predicted", "MiB", "stable", title=f"Measured on {escape(target)}")
     for row in rows:
         table.add_row(
-            row["name"],
+            escape(row["name"]),
             f"{row['low_ms']:.4g}",
             f"{row['median_ms']:.4g}",
             f"{row['p90_ms']:.4g}",
@@ -137,15 +138,16 @@ def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[st
     stdout.print(table)
     for ratio in ratios[1:]:
         interval = f"{ratio['low']:.3f} … {ratio['high']:.3f}"
-        stdout.print(f"{ratio['name']} takes {ratio['ratio']:.3f} times ({interval}) as long as {ratios[0]['name']}")
+        times = f"takes {ratio['ratio']:.3f} times ({interval}) as long as"
+        stdout.print(escape(f"{ratio['name']} {times} {ratios[0]['name']}"))
     for row in rows:
         if row["ops"]:
             total = sum(node["ms"] for node in row["ops"])
             nodes = Table(
-                "node", "op", "ms", "share", title=f"{row['name']} (profiling adds microseconds to each node)"
+                "node", "op", "ms", "share", title=escape(f"{row['name']} (profiling adds microseconds to each node)")
             )
             for node in row["ops"]:
-                nodes.add_row(node["name"], node["op"], f"{node['ms']:.4f}", f"{node['ms'] / total:.1%}")
+                nodes.add_row(escape(node["name"]), node["op"], f"{node['ms']:.4f}", f"{node['ms'] / total:.1%}")
             stdout.print(nodes)
 
 

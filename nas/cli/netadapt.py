@@ -13,7 +13,7 @@ from rich.table import Table
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
-from nas.cli.running import MODEL_FILE, Shown, model_of
+from nas.cli.running import MODEL_FILE, Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -37,7 +37,9 @@ def netadapt(
     ],
     target: options.Target = "host",
     data: options.Data = "digits",
-    budget_ms: Annotated[float | None, typer.Option(help="Milliseconds the network may take.")] = None,
+    budget_ms: Annotated[
+        float | None, typer.Option(help="Milliseconds the network may take; without any limit the target's.")
+    ] = None,
     budget_ratio: Annotated[float | None, typer.Option(help="Share of the start's latency it may take.")] = None,
     max_accuracy_drop: Annotated[
         float | None, typer.Option(help="The smallest network that loses no more validation accuracy than this.")
@@ -112,6 +114,9 @@ def netadapt(
         _refuse_steps(context)
     spent = None if images_of is None else _spent(images_of, method=method, epochs=epochs)
     where, start = load_target(target), load_checkpoint(checkpoint)
+    where.require_modelled()
+    if budget_ms is None and budget_ratio is None and max_accuracy_drop is None:
+        budget_ms = where.budget_ms
     settings = Settings(
         budget_ms=budget_ms,
         budget_ratio=budget_ratio,
@@ -127,10 +132,12 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
-    device = None if where.basis == "published" else where.open()
     distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, spent, images)
+    folder = out or Path("runs") / f"{method}-{images.name}-{run_name(target, where)}-{_limit(settings)}"
+    where = target_of_run(target, where, folder)
+    device = None if where.basis == "published" else where.open()
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,
@@ -140,7 +147,6 @@ def netadapt(
         "distill": distill,
         "threads": threads,
     }
-    folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
     with open_run(folder, kind="netadapt", request=request) as run, _said_to_go_on():
         model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
@@ -156,7 +162,7 @@ def netadapt(
             )
             with _withdrawn_if_impossible(run):
                 steps, outcome = _trim(family, long, distillation, threads)
-        report = _report(family, steps, outcome)
+        report = {**_report(family, steps, outcome), "target": where.name, **told_of(model)}
         run.write_json("result.json", report)
         report["figures"] = _drawn(run)
         run.write_json("result.json", report)
@@ -335,6 +341,7 @@ def _show(report: dict[str, Any]) -> None:
     ms, where = report["measured_ms"], "on the device"
     if ms is None:
         ms, where = report["predicted_ms"], f"as predicted ({report['low_ms']:.3g} to {report['high_ms']:.3g})"
+        where += " from published latencies" if report["basis"] == "published" else ""
     stdout.print(
         f"{report['start_ms']:.3g} → {ms:.3g} ms {where} "
         f"({report['start_ms'] / ms:.2f}× faster), accuracy on the test split "
@@ -343,6 +350,8 @@ def _show(report: dict[str, Any]) -> None:
     images = report["images"]
     if images["short"] is not None:
         stdout.print(f"fine-tuned on {images['short']:,} images in the steps and {images['long']:,} in the end")
+    if report["remark"]:
+        stdout.print(report["remark"])
     stdout.print(f"checkpoint: {report['checkpoint']}")
     for path in report["figures"]:
         if path.endswith("path.svg"):

@@ -10,18 +10,16 @@ from rich import box
 from rich.table import Table
 
 from nas.cli import options
-from nas.cli.console import Bar, app, note, progress_bar, show_json, stdout
+from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
+from nas.cli.running import MODEL_FILE, Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
     from latency.store import Predictor
     from latency.target import Target
     from nas.finalists import Finalist
-    from nas.run import Run
     from nas.search import SearchResult
-    from searchspace.space import Space
 
-MODEL_FILE = "latency_model.json"
 Choice = TypeVar("Choice", bound=str)
 
 
@@ -117,6 +115,7 @@ def search(
     from nas.fidelity import parse_ladder, parse_score
     from nas.limits import REWARDS, latency_limit, size_limits
     from nas.mirror import Mirror
+    from nas.prediction import model_for
     from nas.run import open_run
     from nas.sampling.candidate_sampler import SAMPLERS
     from nas.search import SearchSettings, run_search
@@ -126,6 +125,7 @@ def search(
     from searchspace.space import load_space
 
     where, drawn_from = load_target(target), load_space(space)
+    where.require_modelled()
     budget_ms = where.budget_ms if budget_ms is None else _positive("--budget-ms", budget_ms)
     lesson = None
     if teacher is not None:
@@ -167,6 +167,8 @@ def search(
     if distillation is not None:
         distillation.teacher.check(images)
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
+    folder = out or Path("runs") / f"search-{images.name}-{run_name(target, where)}"
+    where = target_of_run(target, where, folder)
     request = {
         "data": images.fingerprint,
         "space": adapted.fingerprint,
@@ -180,12 +182,13 @@ def search(
         "seed": seed,
         "teacher": distillation.identity if distillation else None,
     }
-    folder = out or Path("runs") / f"search-{images.name}-{where.name}"
     with open_run(folder, kind="search", request=request) as run:
-        model = _model(run, where, adapted)
+        model = model_of(run, where, model_for, adapted)
         sizes = size_limits(params=max_params, weight_bytes=max_weight_bytes, peak_bytes=max_peak_bytes)
         latencies = tuple(
-            latency_limit(other.name, most_ms, _model(run, other, adapted, f"latency_model-{other.name}.json"))
+            latency_limit(
+                other.name, most_ms, model_of(run, other, model_for, adapted, f"latency_model-{other.name}.json")
+            )
             for other, most_ms in others
         )
         settings = dataclasses.replace(
@@ -202,7 +205,7 @@ def search(
                     runtime=where.settings,
                     model=model,
                     settings=settings,
-                    events=_Events(bar),
+                    events=Shown(bar),
                 )
             except BudgetError:
                 run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
@@ -215,54 +218,14 @@ def search(
         _show(result, report)
 
 
-class _Events:
-    """Shows what a search tells on stderr."""
-
-    def __init__(self, bar: Bar) -> None:
-        self.progress = bar
-
-    def note(self, message: str) -> None:
-        note(message)
-
-
-def _model(run: "Run", target: "Target", space: "Space", name: str = MODEL_FILE) -> "Predictor":
-    """The latency model of this run: the one it was started with, so that a resumed search judges as before."""
-    from latency.profiling import Progress
-    from latency.published.model import PublishedModel
-    from nas.prediction import load_run_model, model_for
-
-    kept = run.file(name)
-    if kept.exists():
-        return load_run_model(kept)
-    with progress_bar("profiling") as bar:
-
-        def show(state: Progress) -> None:
-            bar(f"measuring networks on {target.name} for its latency model", state.networks, state.wanted)
-
-        model = model_for(target, space, note=note, on_progress=show)
-    held_out = model.held_out
-    if isinstance(model, PublishedModel):
-        note(model.remark)
-    else:
-        note(
-            f"latency model of {target.name}: {held_out.within_10:.0%} of {held_out.n} held-out networks within ±10 %, "
-            f"median error {held_out.median_error:.1%}"
-        )
-    model.save(kept)
-    return model
-
-
 def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dict[str, Any]:
     """The result as plain data."""
-    from latency.published.model import PublishedModel
-
     first = result.rungs[0].to_next
     best = result.best
     return {
         "target": target.name,
-        "basis": model.basis,
         "precision": target.settings.precision,
-        "remark": model.remark if isinstance(model, PublishedModel) else None,
+        **told_of(model),
         "budget_ms": result.budget_ms,
         "feasible_share": result.feasible_share,
         "redraws": result.redraws,
@@ -380,7 +343,9 @@ def other_targets(wanted: list[str]) -> "list[tuple[Target, float]]":
             raise StudyError(
                 f"--also must be a target and its milliseconds above 0, such as host-int8=0.5, got {item!r}"
             )
-        found.append((load_target(name), most_ms))
+        where = load_target(name)
+        where.require_modelled()
+        found.append((where, most_ms))
     return found
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 from typer.core import TyperGroup
 
@@ -61,7 +62,7 @@ def targets(
         return
     table = Table("target", "basis", "ready", "what is known or missing")
     for row in rows:
-        table.add_row(str(row["name"]), str(row["basis"]), "yes" if row["ready"] else "no", str(row["reason"]))
+        table.add_row(escape(row["name"]), row["basis"], "yes" if row["ready"] else "no", escape(row["reason"]))
     stdout.print(table)
 
 
@@ -101,7 +102,8 @@ def install(
     ):  # what is known from published figures only stands for an attached phone
         address, phones = AdbAddress(), pixels()
     elif isinstance(target.address, AdbAddress):
-        address, phones = target.address, serials(target.address.serial, name=target.name)
+        address = target.address
+        phones = serials(address.serial, name=target.name, model=address.model)
     else:
         raise StudyError(
             f"{name}: a runtime is installed on phones only, this target's device is {target.device}: "
@@ -139,5 +141,6 @@ def install(
         return
     for row in rows:
         stdout.print(
-            f"{row['serial']}: ONNX Runtime {row['runtime']} ({row['kind']}, {row['abi']}) is installed and computes what it must"
+            f"{escape(row['serial'])}: ONNX Runtime {row['runtime']} ({row['kind']}, {row['abi']}) is installed "
+            "and computes what it must"
         )

@@ -83,7 +83,10 @@ def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
         return (("steps so far", str(max(len(steps) - 1, 0))),)
     start_ms, end_ms, where = result.get("start_ms"), result.get("measured_ms"), "on the device"
     if end_ms is None:
-        end_ms, where = result.get("predicted_ms"), "as predicted"
+        published = result.get("basis") == "published"
+        end_ms, where = result.get("predicted_ms"), "as predicted" + " from published latencies" * published
+    if result.get("emulated"):
+        where += ", an emulated processor: its milliseconds mean nothing"
     facts = [
         ("latency", f"{number(start_ms)} → {number(end_ms)} ms {where}"),
         (

@@ -20,7 +20,7 @@ def board(tmp_path_factory):
     python = arm64_python(tmp_path_factory.mktemp("arm64"))
     server = open_sshd(tmp_path_factory.mktemp("sshd"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        patch.setenv("POCKETNAS_LOCKS", str(tmp_path_factory.mktemp("run")))
         yield replace(server.address, python=str(python))
     server.cut()
 

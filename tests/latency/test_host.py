@@ -21,7 +21,7 @@ from tests.latency.models import small_model
 @pytest.fixture(scope="module", autouse=True)
 def own_locks(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        patch.setenv("POCKETNAS_LOCKS", str(tmp_path_factory.mktemp("run")))
         yield
 
 

@@ -1,8 +1,10 @@
 import multiprocessing
 import os
 import signal
+import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,7 +21,7 @@ HOLD = (
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("POCKETNAS_LOCKS", str(tmp_path))
 
 
 @pytest.fixture
@@ -67,12 +69,64 @@ def test_the_inner_of_two_does_not_release_the_outer():
 
 
 def test_names_cannot_leave_the_folder(tmp_path):
-    assert DeviceLock("../../etc/passwd").path.parent == tmp_path / "pocketnas" / "devices"
+    assert DeviceLock("../../etc/passwd").path.parent == tmp_path
+
+
+def test_all_sessions_of_a_machine_have_the_same_locks(monkeypatch, tmp_path):
+    monkeypatch.delenv("POCKETNAS_LOCKS")
+    before = DeviceLock("d").path
+    for name in ("HOME", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    assert DeviceLock("d").path == before == Path("/tmp/pocketnas-devices/d.lock")
+
+
+def test_the_folder_and_its_locks_are_for_all_users(monkeypatch, tmp_path):
+    monkeypatch.setenv("POCKETNAS_LOCKS", str(tmp_path / "devices"))
+    with DeviceLock("d").held("measuring"):
+        assert stat.S_IMODE((tmp_path / "devices").stat().st_mode) == 0o1777
+        for name in ("d.lock", "d.queue"):
+            assert stat.S_IMODE((tmp_path / "devices" / name).stat().st_mode) == 0o666
+
+
+@pytest.mark.parametrize("made", [lambda path: path.symlink_to("/etc/passwd"), os.mkfifo, Path.mkdir])
+def test_what_somebody_left_in_place_of_a_lock_is_not_used(tmp_path, made):
+    before = Path("/etc/passwd").read_bytes()
+    made(tmp_path / "d.lock")
+    with pytest.raises(DeviceError, match="cannot be made"), DeviceLock("d").held("measuring"):
+        pass
+    assert Path("/etc/passwd").read_bytes() == before
+
+
+def test_a_folder_that_is_a_link_is_not_used(tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setenv("POCKETNAS_LOCKS", str(tmp_path / "link"))
+    with pytest.raises(DeviceError, match="cannot be made"), DeviceLock("d").held("measuring"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_waits_and_hears_who_has_it(monkeypatch):
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("POCKETNAS_LOCKS", f"{folder}/devices")
+        Path(folder).chmod(0o755)
+        with DeviceLock("d").held("profiling"):
+            Path(folder, "devices", "d.lock").chmod(0o644)  # as a version that made it so
+            os.seteuid(65534)
+            try:
+                assert DeviceLock("d").holder() == f"process {os.getpid()}, profiling"
+            finally:
+                os.seteuid(0)
+        os.seteuid(65534)
+        try:
+            with DeviceLock("d").held("measuring", on_wait=pytest.fail):
+                pass
+        finally:
+            os.seteuid(0)
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file"))
+    monkeypatch.setenv("POCKETNAS_LOCKS", str(tmp_path / "file"))
     with pytest.raises(DeviceError, match="cannot be made"), DeviceLock("d").held("measuring"):
         pass
 

@@ -40,7 +40,7 @@ class NativeHost(HostDevice):
 def binary(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("native")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        patch.setenv("POCKETNAS_LOCKS", str(folder))
         source = source_folder() / "runner.c"
         flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
         subprocess.run(["cc", *flags, "-o", folder / "runner", source, "-ldl", "-lm"], check=True)

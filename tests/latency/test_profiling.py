@@ -1,20 +1,25 @@
+import contextlib
 import dataclasses
 import itertools
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from latency.errors import DeviceError, DeviceUnreachable, ModelError
+from latency import adb
+from latency.device import settled
+from latency.errors import DeviceError, DeviceUnfit, DeviceUnreachable, ModelError
 from latency.fake import FakeDevice
 from latency.features import measured_as
 from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import JOB, profile_target, read_measurements, report
+from latency.published.model import shipped_model
 from latency.samples import varied_architectures
 from latency.settings import Effort
-from latency.store import load_model, model_path, models_folder
+from latency.store import find_predictor, load_model, model_path, models_folder
 from latency.target import load_target
 from latency.timing import Slice, Timing
 from searchspace.architecture import lower
@@ -59,17 +64,21 @@ def test_an_interrupted_profile_is_continued(tmp_path):
 class LeavingDevice(FakeDevice):
     """Goes away in the middle of a job, when all but one of its networks have all of their slices."""
 
+    reason: type[BaseException] = DeviceUnreachable
+
     def measure(self, models, *, on_slice=None, **options):
         def pass_on(index, part):
             if index == len(models) - 1:
-                raise DeviceUnreachable("fake: the connection broke")
+                raise self.reason("fake: the connection broke")
             on_slice(index, part)
 
         return super().measure(models, on_slice=pass_on, **options)
 
 
-def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
-    with pytest.raises(DeviceUnreachable):
+@pytest.mark.parametrize("reason", [DeviceUnreachable, DeviceUnfit, DeviceError, KeyboardInterrupt])
+def test_what_was_finished_when_the_job_ended_is_kept_whyever_it_did(tmp_path, monkeypatch, reason):
+    monkeypatch.setattr(LeavingDevice, "reason", reason)
+    with pytest.raises(reason):
         profile(tmp_path, LeavingDevice(), 40)
     [log] = tmp_path.glob("*.jsonl")
     kept = list(read_measurements(log))
@@ -80,12 +89,30 @@ def test_what_was_finished_when_the_device_went_away_is_kept(tmp_path):
     assert device.measured == 40 - len(kept)
 
 
-class CoolingDevice(LeavingDevice):
-    """Drops what it took in a first pass, because it was hot."""
+def test_slow_networks_are_finished_with_fewer_slices():
+    def parts(ms: float, count: int, *processes: int) -> list[Slice]:
+        return [Slice((round(1e6 * ms),), 20_000, process) for process in processes for _ in range(count)]
 
-    def measure(self, models, *, on_slice=None, **options):
+    effort = Effort(processes=2, slices=8, tolerance=0.02, limit_s=3.0)
+    assert settled(parts(1.0, 8, 0, 1), effort)
+    assert not settled(parts(1.0, 8, 0), effort)
+    assert not settled(parts(1.0, 7, 0, 1), effort)
+    assert settled(
+        parts(200.0, 4, 0, 1), effort
+    )  # 200 ms of each slice are kept, 400 ms it takes: 1.6 s in each process
+    assert not settled(parts(200.0, 2, 0, 1), effort)
+    assert not settled(parts(200.0, 4, 0) + parts(300.0, 4, 1), effort)  # halves that do not agree
+    assert settled(parts(900.0, 2, 0) + parts(1300.0, 2, 1), effort)  # nor do these, but their time is over
+    assert not settled([], effort)
+
+
+class CoolingDevice(LeavingDevice):
+    """Drops what it took at first, because it was hot, or goes on as another one."""
+
+    def measure(self, models, *, on_slice=None, on_restart=None, **options):
         for index in range(len(models)):
-            on_slice(index, Slice((10**9,) * 3, 20_000, process=1))
+            on_slice(index, Slice((10**9,) * 3, 20_000))
+        on_restart()
         return super().measure(models, on_slice=on_slice, **options)
 
 
@@ -96,6 +123,45 @@ def test_slices_that_the_device_drops_are_not_kept_when_it_goes_away(tmp_path):
     kept = list(read_measurements(log))
     assert len(kept) == JOB - 1
     assert all(10**9 not in part.ns for one in kept for part in one.timing.slices)
+
+
+class HandedOnDevice(FakeDevice):
+    """Whenever it is given back, somebody else profiles it further, into the same folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder, self.networks = folder, 12
+
+    @contextlib.contextmanager
+    def reserve(self, purpose, *, on_wait=None):
+        yield
+        self.networks += 12
+        profile(self.folder, FakeDevice(), self.networks)
+
+
+def test_the_better_model_of_somebody_who_profiles_next_is_not_written_over(tmp_path):
+    device = HandedOnDevice(tmp_path)
+    profile(tmp_path, device, 12)
+    [path] = tmp_path.glob("*.json")
+    assert len(LatencyModel.load(path).measurements) == device.networks > 12
+
+
+class TwinDevice(FakeDevice):
+    """One of two phones that are profiled at the same time: the other one's measurements arrive while it is at work."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def measure(self, models, **options):
+        timings = super().measure(models, **options)
+        profile(self.folder, FakeDevice(), 24, seed=1)
+        return timings
+
+
+def test_what_is_measured_meanwhile_on_another_phone_is_fitted_too(tmp_path):
+    model = profile(tmp_path, TwinDevice(tmp_path), 12)
+    assert len(model.measurements) == 24 + 12
 
 
 def test_more_networks_later_add_to_those_there_are(tmp_path):
@@ -250,3 +316,46 @@ def test_effort_is_passed_on(tmp_path):
         folder=tmp_path,
     )
     assert {len(one.timing.slices) for one in model.measurements} == {15}
+
+
+def saved(folder: Path, target: str, *, threads: int = 1) -> LatencyModel:
+    """A model of a target, in the file of its name."""
+    model = fake_model()
+    model = dataclasses.replace(model, target=target, settings=dataclasses.replace(model.settings, threads=threads))
+    model.save(model_path(target, model.provenance, model.settings, folder=folder))
+    return model
+
+
+@pytest.mark.parametrize("other", ["pi-kitchen", "pi-0123456789ab"])
+def test_a_target_whose_name_begins_alike_lends_no_model(tmp_path, other):
+    pi = dataclasses.replace(HOST, name="pi", device="ssh", option="pi.yaml")
+    saved(tmp_path, other)
+    with pytest.raises(ModelError, match=r"'pi' has no latency model yet: run `nas profile --target pi\.yaml`"):
+        load_model(pi, folder=tmp_path)
+    model = fake_model()
+    path = model_path("pi", model.provenance, model.settings, folder=tmp_path)
+    model.save(path)  # a file of that name, but of the host
+    with pytest.raises(ModelError, match="was measured with target 'host', but here it is 'pi'"):
+        load_model(pi, folder=tmp_path)
+    ours = saved(tmp_path, "pi")
+    assert load_model(pi, folder=tmp_path) == ours
+
+
+def test_a_newer_file_that_cannot_be_read_hides_no_model(tmp_path):
+    pi = dataclasses.replace(HOST, name="pi", device="ssh", option="pi.yaml")
+    path = tmp_path / "pi-0123456789ab.json"
+    path.write_text('{"format": 1}')
+    with pytest.raises(ModelError, match=r"format must be 4, got 1: run `nas profile --target pi\.yaml`"):
+        load_model(pi, folder=tmp_path)
+    ours = saved(tmp_path, "pi")
+    later = model_path("pi", ours.provenance, ours.settings, folder=tmp_path).stat().st_mtime + 60
+    os.utime(path, (later, later))
+    assert load_model(pi, folder=tmp_path) == ours
+
+
+def test_pixel_is_found_without_asking_a_phone(tmp_path, monkeypatch):
+    monkeypatch.setattr(adb, "attached", lambda: pytest.fail("no phone need be looked for"))
+    assert find_predictor("pixel", folder=tmp_path) == shipped_model("pixel6")
+    assert find_predictor("pixel1", folder=tmp_path) == shipped_model("pixel1")
+    ours = saved(tmp_path, "pixel")
+    assert find_predictor("pixel", folder=tmp_path) == ours

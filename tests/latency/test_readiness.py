@@ -15,7 +15,7 @@ from latency.target import Target, known_targets, load_target
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("POCKETNAS_LOCKS", str(tmp_path))
 
 
 @pytest.fixture

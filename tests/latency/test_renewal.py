@@ -102,3 +102,25 @@ def test_recalibration_follows_the_device(tmp_path: Path):
     assert again == {one.architecture.fingerprint: one for one in renewed.measurements}
     assert sum(one.scale == 1.0 for one in again.values()) == HANDFUL
     assert profile().predict_ms(some) == pytest.approx(renewed.predict_ms(some))  # nothing more to measure
+
+
+def test_what_an_interrupted_profile_left_is_kept_and_used(tmp_path: Path):
+    """Networks that were measured after the model was fitted: recalibration scales them like the others, and loses none."""
+
+    def profile(networks: int) -> LatencyModel:
+        return profile_target(
+            HOST, varied_architectures(0), networks=networks, device=FakeDevice(), effort=QUICK, folder=tmp_path
+        )
+
+    before = profile(36)
+    [path] = tmp_path.glob("*.json")
+    kept = path.read_bytes()
+    later = profile(48)
+    path.write_bytes(kept)  # as if it had been interrupted before the model was fitted
+    found = check_model(before, ChangedDevice(1.25), effort=QUICK)
+    renewed = recalibrate(before, found, target=HOST, folder=tmp_path)
+    assert len(renewed.measurements) == 48
+    assert list(read_measurements(path.with_suffix(".jsonl"))) == list(renewed.measurements)
+    then = {one.architecture.fingerprint: one.ms for one in later.measurements}
+    for one in renewed.measurements:
+        assert one.ms == pytest.approx(1.25 * then[one.architecture.fingerprint], rel=1e-3)

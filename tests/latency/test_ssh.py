@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import re
 import shlex
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from latency import remote
 from latency.address import SshAddress
 from latency.device import Device
 from latency.errors import DeviceError, DeviceUnreachable, ModelError
@@ -29,7 +31,7 @@ from tests.latency.sshd import Sshd, open_sshd
 @pytest.fixture(scope="module", autouse=True)
 def own_locks(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("run")))
+        patch.setenv("POCKETNAS_LOCKS", str(tmp_path_factory.mktemp("run")))
         yield
 
 
@@ -213,7 +215,7 @@ def test_machines_take_turns_on_one_device(server, tmp_path):
 
 def _measure(address: SshAddress, log: str, runtime: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("POCKETNAS_LOCKS", runtime)
 
         def note(index, part):
             with Path(log).open("a") as file:
@@ -247,9 +249,17 @@ def test_the_waiting_one_hears_who_has_it_and_gets_it_when_the_holder_dies(serve
 
 def _reserve(address, runtime, reserved) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", runtime)
+        patch.setenv("POCKETNAS_LOCKS", runtime)
         device = ssh_device("board", address)
         with device.reserve("profiling"):
             device.optimize(small_model(), settings=SETTINGS)
             reserved.set()
             time.sleep(600)
+
+
+def test_who_has_no_name_is_told_by_number(monkeypatch):
+    def nobody() -> str:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr("getpass.getuser", nobody)
+    assert remote._user() == f"user {os.getuid()}"

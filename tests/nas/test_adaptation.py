@@ -182,7 +182,9 @@ def test_wherever_a_path_leads_its_best_proposal_is_the_best_of_all_changes(tmp_
             continue
         start = random_checkpoint(architecture)
         found = loop._proposals(start, unmeasured(now_ms), fake_ms)
-        single = [one for one in found if one.kind != "scale"]  # several widths by one multiplier are more than one change
+        single = [
+            one for one in found if one.kind != "scale"
+        ]  # several widths by one multiplier are more than one change
         if not single:
             assert min(map(fake_ms, reachable(architecture)), default=now_ms) >= now_ms
             continue

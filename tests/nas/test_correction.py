@@ -27,13 +27,16 @@ def finalist(predicted_ms: float, measured_ms: float | None, *, stable: bool = T
 
 
 def test_most_outside_their_intervals_correct_all() -> None:
-    found = correction([finalist(1.0, 1.5), finalist(2.0, 3.0), finalist(1.0, 1.05), finalist(4.0, 6.0)], 0.4)
+    found = correction(
+        [finalist(1.0, 1.5), finalist(2.0, 3.0), finalist(1.0, 1.05), finalist(4.0, 6.0)], 0.4, target="board.yaml"
+    )
     assert found is not None
     assert found.factor == pytest.approx(1.5)
     assert (found.outside, found.measured, found.reference_change) == (3, 4, 0.4)
     corrected = found.of(finalist(2.0, None).tried)
     assert (corrected.low_ms, corrected.predicted_ms, corrected.high_ms) == pytest.approx((2.7, 3.0, 3.3))
     assert "3 of 4" in str(found) and "+40%" in str(found)
+    assert "`nas profile --target board.yaml --recalibrate`" in str(found)
     assert "now" not in str(dataclasses.replace(found, reference_change=None))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from searchspace.blocks import UIB
 from searchspace.graph import Norm, Shape
 
 HERE = Path(__file__).parent
+FBNET, PROXYLESSNAS = "FBNet blocks, 32 to 4 px, Pixel 3", "ProxylessNAS blocks, 224 px, Pixel 1"
 
 # Outside of the fit: TensorFlow Lite's hosted models on Pixel 3, float32, four threads (hosted_models.md, read in the source).
 HOSTED = {
@@ -64,8 +66,7 @@ def main() -> None:
         lines += _judged(target)
         lines.append({"what": "model", **shipped.as_json()})
     lines += _outside(fit_published("pixel3", "fp32"))
-    if arguments.blocks is not None:
-        lines += _blocks(arguments.blocks)
+    lines += _blocks(arguments.blocks) if arguments.blocks is not None else _blocks_before(HERE / "result.jsonl")
     for line in lines:
         if line["what"] in ("held out", "outside"):
             print({key: value for key, value in line.items() if key not in ("networks",)})
@@ -131,19 +132,19 @@ def _outside(model: PublishedModel) -> Iterator[dict[str, Any]]:
         }
 
 
+def _blocks_before(record: Path) -> Iterator[dict[str, Any]]:
+    """What the record says of single blocks, whose tables are not part of the package; with the date of when that was found."""
+    lines = [json.loads(line) for line in record.read_text(encoding="utf-8").splitlines()] if record.exists() else []
+    for line in lines:
+        if line.get("which") in (FBNET, PROXYLESSNAS):
+            yield {"date": lines[0]["date"], **line}
+
+
 def _blocks(folder: Path) -> Iterator[dict[str, Any]]:
     """How the models tell single blocks that others timed: of CIFAR-sized networks on Pixel 3, of large ones on Pixel 1."""
     tables = (
-        (
-            "FBNet blocks, 32 to 4 px, Pixel 3",
-            "pixel3",
-            _fbnet_blocks(folder / "hwnasbench_fbnet_cifar_blocks_recovered.csv"),
-        ),
-        (
-            "ProxylessNAS blocks, 224 px, Pixel 1",
-            "pixel1",
-            _proxylessnas_blocks(folder / "proxylessnas_pixel1_blocks.csv"),
-        ),
+        (FBNET, "pixel3", _fbnet_blocks(folder / "hwnasbench_fbnet_cifar_blocks_recovered.csv")),
+        (PROXYLESSNAS, "pixel1", _proxylessnas_blocks(folder / "proxylessnas_pixel1_blocks.csv")),
     )
     for which, target, rows in tables:
         model = shipped_model(target)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from latency.address import AdbAddress
 from latency.errors import ModelError, TargetError, UnmeasuredKernel
 from latency.published.figures import Figure, figures, newest_runtime, published_targets
 from latency.published.fitting import fit, judge, rows_of
@@ -12,7 +13,7 @@ from latency.published.model import PublishedModel, fit_published, shipped_model
 from latency.published.networks import mnasnet, published_network
 from latency.published.terms import TERMS, quantities, summed
 from latency.store import load_model, load_predictor, read_predictor
-from latency.target import load_target
+from latency.target import load_target, pixel_phone
 from searchspace.architecture import Architecture, lower
 from searchspace.references import reference
 from searchspace.sampling import RandomSuggest
@@ -39,6 +40,7 @@ def test_the_shipped_model_is_the_fit_to_the_shipped_figures(target):
     assert shipped["weights"] == pytest.approx(again["weights"], rel=1e-3)
     assert shipped["scales"] == pytest.approx(again["scales"], rel=1e-3)
     assert shipped["held_out"] == pytest.approx(again["held_out"], rel=1e-3)
+    assert shipped["timed"] == (again["timed"] and pytest.approx(again["timed"], rel=1e-3))
     for key in ("published", "sources", "target", "precision"):
         assert shipped[key] == again[key]
 
@@ -167,6 +169,23 @@ def test_pixel_is_a_published_target_without_a_device():
     with pytest.raises(ModelError, match="nothing was measured on it"):
         load_model(target)
     assert load_predictor(target) == shipped_model("pixel6")
+
+
+@pytest.mark.parametrize(("name", "attached"), [("pixel1", "pixel"), ("pixel3", "pixel"), ("pixel6", "pixel-int8")])
+def test_the_remark_names_a_target_that_measures_in_the_same_precision(name, attached):
+    model = shipped_model(name)
+    assert f"`nas targets install {attached} --build` and `nas profile --target {attached}`" in model.remark
+    measured = pixel_phone() if attached == "pixel" else load_target(attached)
+    assert (measured.basis, measured.settings.precision) == ("measured", model.precision)
+    assert isinstance(measured.address, AdbAddress)
+    assert measured.address.model == "Pixel"
+
+
+def test_the_remark_tells_what_was_timed_from_what_was_computed():
+    pixel1, pixel6 = shipped_model("pixel1").remark, shipped_model("pixel6").remark
+    assert "from 50 published latencies and 24 by TuNAS's linear model, not measured: " in pixel1
+    assert "median error 5.4% (6.1% where timed) on families" in pixel1
+    assert "from 11 published latencies, not measured: median error 3.9% on families" in pixel6
 
 
 def test_a_saved_model_is_read_back(model, tmp_path: Path):

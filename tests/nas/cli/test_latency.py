@@ -11,7 +11,10 @@ import pytest
 from latency.fake import FakeDevice
 from latency.model import LatencyModel
 from latency.profiling import write_measurements
+from latency.readiness import Readiness
+from latency.store import model_path
 from nas.cli import main
+from nas.cli.console import fail, note
 from nas.cli.latency import warn_of_emulation
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
@@ -39,8 +42,6 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr("latency.store.require_equal", lambda *arguments: None)  # the pretended CPU is not this one
     folder = tmp_path / "pocketnas" / "latency"
     folder.mkdir(parents=True)
-    from latency.store import model_path
-
     model = fake_model()
     model.save(model_path("host", model.provenance, model.settings))
     return folder
@@ -97,6 +98,18 @@ def test_profile_reports_what_it_promises_and_goes_on(models, monkeypatch, capsy
         found = told(capsys)
         assert found["networks"] == networks
         assert set(found["held_out"]) >= {"n", "within_5", "within_10", "median_error", "p95_error", "spearman"}
+
+
+@pytest.mark.parametrize(
+    ("resolution", "options", "pixels"), [("null", (), 32), ("48", (), 48), ("48", ("--resolution", "64"), 64)]
+)
+def test_a_space_is_profiled_at_the_targets_resolution(models, monkeypatch, resolution, options, pixels) -> None:
+    file = models / "board.yaml"
+    file.write_text(f"name: board\ndevice: {{kind: host}}\nresolution: {resolution}\n")
+    command = ("profile", "--target", str(file), "--space", "default", "--networks", "24", *options)
+    assert nas(monkeypatch, *command, "--json") == 0
+    [path] = models.glob("board-*.json")
+    assert {one.architecture.resolution for one in LatencyModel.load(path).measurements} == {pixels}
 
 
 def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_the_message_names(
@@ -178,3 +191,55 @@ def test_emulated_processors_are_warned_of(capsys) -> None:
     assert capsys.readouterr().err == ""
     warn_of_emulation("board", dataclasses.replace(real, cpu="Pixel 6: emulated aarch64"))
     assert "board is emulated (Pixel 6: emulated aarch64)" in capsys.readouterr().err
+
+
+def test_a_runtime_that_no_latency_model_knows_is_refused_at_once(models, monkeypatch, capsys, tmp_path) -> None:
+    target = tmp_path / "plain.yaml"
+    target.write_text("name: plain\ndevice: {kind: host}\nruntime: {graph_level: basic}\n")
+    monkeypatch.setattr("latency.target.Target.open", lambda target: pytest.fail("no device is needed to say so"))
+    for command in (
+        ("profile", "--target", str(target)),
+        ("search", "--target", str(target)),
+        ("search", "--target", "pixel1", "--also", f"{target}=1"),
+        ("predict", "mobilenet_v2", "--target", str(target)),
+    ):
+        assert nas(monkeypatch, *command) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert "provider cpu and graph_level all" in line
+    monkeypatch.setattr("latency.target.Target.open", lambda target: FakeDevice())
+    assert (
+        nas(monkeypatch, "measure", "mobilenet_v3_small", "--resolution", "32", "--target", str(target), "--json") == 0
+    )
+    assert told(capsys)["predicted_ms"] is None
+
+
+def test_brackets_are_printed_as_they_are(monkeypatch, capsys) -> None:
+    reason = "ssh board: Connection refused: does `ssh-keygen -R [board.local]:2222` help? cores [4000]"
+    found = Readiness("board", "measured", False, reason)
+    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr("latency.readiness.every_readiness", lambda: [found])
+    for command in ("targets", "doctor"):
+        assert nas(monkeypatch, command) == 0
+        assert reason in capsys.readouterr().out
+    note(reason)
+    assert reason in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        fail(reason)
+    assert reason in capsys.readouterr().err
+
+
+def test_messages_name_the_targets_file(models, monkeypatch, capsys) -> None:
+    """A target is known to the command line by its file; its name alone is not."""
+    file = models / "board.yaml"
+    file.write_text("name: board\ndevice: {kind: host}\n")
+    model = dataclasses.replace(fake_model(), target="board")
+    model.save(model_path("board", model.provenance, model.settings))
+    network = models / "nine.json"
+    network.write_text(
+        json.dumps(Architecture((Conv(cout=16, stride=2), Conv(cout=16, kernel=9)), resolution=32).to_dict())
+    )
+    assert nas(monkeypatch, "predict", str(network), "--target", str(file)) == 2
+    assert f"nas profile --target {file} --like {network}" in capsys.readouterr().err
+    monkeypatch.setattr("latency.target.Target.open", lambda target: SlowerDevice())
+    assert nas(monkeypatch, "profile", "--check", "--target", str(file)) == 2
+    assert f"nas profile --target {file} --recalibrate" in capsys.readouterr().err

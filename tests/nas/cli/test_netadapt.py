@@ -41,6 +41,12 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     command = ("netadapt", start, "--budget-ratio", 0.9, "--step", 0.06, *QUICK, "--distill", 0.5, "--out", "run")
     result = nas.json(*command)
     assert {"checkpoint", "accuracy", "start_ms", "predicted_ms", "measured_ms", "steps"} <= result.keys()
+    assert (result["target"], result["basis"], result["remark"], result["emulated"]) == (
+        "host",
+        "measured",
+        None,
+        False,
+    )
     assert result["measured_ms"] <= result["budget_ms"] == pytest.approx(0.9 * result["start_ms"])
     assert result["low_ms"] <= result["predicted_ms"] <= result["high_ms"]
     assert [step["step"] for step in result["steps"]] == list(range(len(result["steps"])))
@@ -89,12 +95,17 @@ def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.M
         command = ("netadapt", start, *limits, *quick, "--out", method)
         result = nas.json(*command)
         assert result["measured_ms"] is None
+        assert (result["target"], result["basis"], result["emulated"]) == ("pixel6", "published", False)
+        assert "not measured: median error" in result["remark"]
         assert all(step["measured_ms"] is None for step in result["steps"])
         assert result["predicted_ms"] <= result["budget_ms"] == pytest.approx(ratio * result["start_ms"])
         assert result["low_ms"] < result["predicted_ms"] < result["high_ms"]
-    code, out, _ = nas(*command)
-    assert (code, "ms as predicted (" in out) == (0, True)
-    assert nas("report", "netadapt")[0] == 0
+    code, out, err = nas(*command)
+    assert (code, "ms as predicted (" in out, "from published latencies" in out) == (0, True, True)
+    assert "not measured: median error" in out
+    assert "not measured: median error" in err, "also of a model that was kept"
+    assert nas("report", "netadapt", "-o", "report.html")[0] == 0
+    assert "ms as predicted from published latencies" in Path("report.html").read_text()
     unknown = random_checkpoint(
         Architecture((Conv(cout=8, activation="silu"),), ClassicHead(), resolution=8, channels=1, classes=10)
     )
@@ -103,6 +114,14 @@ def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.M
     command = ("netadapt", "silu.pt", "--target", "pixel6", "--budget-ratio", 0.5, *QUICK, "--out", "silu")
     assert "no network published for 'pixel6' has 'activation silu'" in nas.error(*command)
     assert [path.name for path in Path("silu").iterdir()] == [".lock"]
+
+
+def test_the_targets_own_budget_is_the_limit_where_none_is_given(nas: Shell, start: str) -> None:
+    Path("board.yaml").write_text("name: board\ndevice: {kind: host}\nbudget_ms: 1000\n")
+    command = ("netadapt", start, "--target", "board.yaml", *QUICK)
+    assert "nothing to trim" in nas.error(*command)
+    assert Path("runs/netadapt-digits-board-1000ms").is_dir()
+    assert "fastest reachable is about" in nas.error(*command, "--budget-ratio", 0.0001, "--out", "ratio")
 
 
 class Lost(FakeDevice):

@@ -23,7 +23,7 @@ def server(tmp_path_factory) -> Iterator[Sshd]:
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
     folder = str(tmp_path_factory.mktemp("home"))
-    return {**os.environ, "XDG_DATA_HOME": folder, "XDG_RUNTIME_DIR": folder, "XDG_CACHE_HOME": folder}
+    return {**os.environ, "XDG_DATA_HOME": folder, "POCKETNAS_LOCKS": folder, "XDG_CACHE_HOME": folder}
 
 
 def nas(environment: dict[str, str], *arguments: object) -> subprocess.CompletedProcess[str]:
