@@ -23,6 +23,12 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def take(self, index: slice | Tensor) -> "Split":
+        """Some of the images, by their positions in this split; those that are mapped stay where they are."""
+        if self.rows is None:
+            return Split(self.images[index], self.labels[index])
+        return Split(self.images, self.labels[index], self.rows[index])
+
 
 @dataclass(frozen=True, eq=False)
 class Data:
