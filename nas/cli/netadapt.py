@@ -10,7 +10,7 @@ from rich.table import Table
 
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.images import load_images
+from nas.cli.images import images_of, warn_of_other_images
 from nas.cli.running import Shown, model_of
 
 if TYPE_CHECKING:
@@ -192,18 +192,8 @@ def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
     """Images as the network takes them, divided as they were for its training."""
     from nas.evaluation import as_trained
 
-    architecture = start.architecture
-    data = load_images(
-        source,
-        resolution=architecture.resolution,
-        channels=architecture.channels,
-        strict=strict,
-        seed=int(start.metrics.get("seed", 0)),
-    )
-    if start.data.fingerprint and start.data.fingerprint != data.fingerprint:
-        note(
-            "the network was trained on other images, or on these divided otherwise: some held out here it may have seen"
-        )
+    data = images_of(start, source, strict=strict, seed=None)
+    warn_of_other_images(start, data)
     return as_trained(data, start)
 
 

@@ -1,5 +1,6 @@
 """`nas train`, `evaluate` and `export` on the command line: the contract's keys, exit codes, one line for what is wrong."""
 
+import dataclasses
 import json
 import os
 import random
@@ -98,6 +99,29 @@ def test_a_checkpoint_is_trained_from_its_weights_unless_told(nas: Shell) -> Non
 
 def test_export_without_weights_says_so(nas: Shell) -> None:
     code, out, err = nas("export", "small.json", "--json")
+def test_images_that_a_checkpoint_was_trained_on_are_never_held_out_from_its_further_training(nas: Shell) -> None:
+    Path("none.yaml").write_text("images: 2\nbatch_size: 2\nlr: 1e-12\n")
+    common = ("--recipe", "none.yaml", "--threads", 1)
+    first = nas.json("train", "small.json", *common, "--seed", 3, "--out", "first")
+    further = ("train", first["checkpoint"], *common, "--seed", 5, "--out")
+    code, _, err = nas(*further, "further")
+    assert code == 0 and "may have seen" not in err
+    nas.json("train", first["checkpoint"], *common, "--seed", 5, "--from-scratch", "--out", "scratch")
+    records = {name: load_checkpoint(Path(name) / "network.pt") for name in ("first", "further", "scratch")}
+    assert (
+        records["further"].data.fingerprint == records["first"].data.fingerprint != records["scratch"].data.fingerprint
+    )
+    assert [one.metrics["seed"] for one in records.values()] == [3, 3, 5]
+    assert load_checkpoint(Path("further/last.pt")).metrics["seed"] == 3
+    judged = nas.json("evaluate", "further/network.pt")
+    assert judged["accuracy"] == records["further"].metrics["test_accuracy"]
+
+    other = dataclasses.replace(records["first"], metrics={**records["first"].metrics, "seed": 4})
+    save_checkpoint(Path("other.pt"), other)
+    code, _, err = nas("train", "other.pt", *common, "--out", "other")
+    assert code == 0 and "some held out here it may have seen" in err
+
+
     assert code == 0
     assert "no weights: random ones from seed 0" in err
     assert json.loads(out).items() >= {"path": "small.onnx", "format": "onnx", "accuracy": None}.items()
