@@ -281,6 +281,7 @@ class _Ending:
     def finalists(self, tried: Sequence[Tried], budget_ms: float) -> tuple[list[Finalist], Correction | None]:
         """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
         shipped: dict[Architecture, Shipped] = {}
+        self._tell_failed(tried)
         finalists, change = self._finished(ranked(tried), [], shipped)
         found = correction(finalists, change)
         if found is None:
@@ -296,19 +297,49 @@ class _Ending:
     def _finished(
         self, candidates: Sequence[Tried], also: Sequence[Tried], shipped: dict[Architecture, Shipped]
     ) -> tuple[list[Finalist], float | None]:
-        """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed."""
-        count = min(self.settings.finalists, len(candidates))
+        """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed.
+
+        Raises:
+            StudyError: none of them could be trained.
+        """
+        count, most = self.settings.finalists, 2 * self.settings.finalists
         while True:
-            chosen = list(dict.fromkeys([*candidates[:count], *also]))
-            self._train(chosen)
+            trained, left = self._trained(candidates, count)
+            chosen = list(dict.fromkeys([*trained, *also]))
+            if not chosen:
+                raise StudyError(
+                    f"some candidate must be trained fully, but the loss of all {len(candidates)} became infinite; check the "
+                    "images and labels, or try more --trials"
+                )
             for one in chosen:
                 if one.architecture not in shipped:
                     shipped[one.architecture] = self._shipped(one)
             finalists, change = self._measured(chosen, [shipped[one.architecture] for one in chosen])
             enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.settings.finalists)
-            if enough or count == min(2 * self.settings.finalists, len(candidates)):
+            if enough or count == most or not left:
                 return finalists, change
             count += 1
+
+    def _trained(self, candidates: Sequence[Tried], count: int) -> tuple[list[Tried], bool]:
+        """The first so many of the candidates whose loss stays finite, trained; and whether others are left."""
+        usable = [one for one in candidates if self.training.failure(one) is None]
+        while True:
+            chosen = usable[:count]
+            self._train(chosen)
+            failed = [one for one in chosen if self.training.failure(one) is not None]
+            if not failed:
+                return chosen, len(usable) > count
+            self._tell_failed(failed)
+            usable = [one for one in usable if one not in failed]
+
+    def _tell_failed(self, candidates: Sequence[Tried]) -> None:
+        for one in candidates:
+            reason = self.training.failure(one)
+            if reason is not None:
+                why = reason.partition(";")[0]
+                self.events.note(
+                    f"finalist {one.architecture.fingerprint} failed: {why}; the next candidate takes its place"
+                )
 
     def _train(self, candidates: Sequence[Tried]) -> None:
         missing = self.training.missing(candidates)
