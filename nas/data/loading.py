@@ -218,7 +218,7 @@ def _remarks(source: Source, division: Division) -> list[str]:
     if counts[commonest] >= IMBALANCE_TO_TELL * counts[rarest]:
         remarks.append(
             f"classes are unbalanced: {_count(counts[commonest])} of {source.classes[commonest]!r} to train on, "
-            f"{_count(counts[rarest])} of {source.classes[rarest]!r}"
+            f"{_count(counts[rarest])} of {source.classes[rarest]!r}; `balance: true` in a recipe lets classes count alike"
         )
     absent = np.flatnonzero(counts == 0)
     if len(absent):

@@ -238,7 +238,8 @@ def test_unbalanced_and_absent_classes_are_reported(tmp_path: Path) -> None:
     skewed = make_parquet(tmp_path / "skewed.parquet", IMAGES, [0] * 32 + [2] * 8, names=["cat", "dog", "eel"])
     assert load_data(str(balanced)).notes == ()
     assert load_data(str(skewed)).notes == (
-        "classes are unbalanced: 24 images of 'cat' to train on, 6 images of 'eel'",
+        "classes are unbalanced: 24 images of 'cat' to train on, 6 images of 'eel'; "
+        "`balance: true` in a recipe lets classes count alike",
         "no training image has the class 'dog'",
     )
 
