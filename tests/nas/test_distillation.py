@@ -1,8 +1,12 @@
 """Distillation: the loss is the textbook's, teachers are asked once, students see what their teacher saw."""
 
 import dataclasses
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -10,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.checkpoint import Checkpoint, save_checkpoint
+import nas.soft_labels
 from nas.data import Augmentation, Batches
 from nas.deployment import export_onnx, first_images
 from nas.distillation import Distillation
@@ -108,6 +113,29 @@ def test_an_interrupted_teacher_goes_on(taught: Checkpoint, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("what", ["labels", "length", "journal"])
+def test_on_a_full_disk_what_was_answered_is_kept_and_the_rest_is_one_line(
+    taught: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.soft_labels.CHUNK", 30)
+    teacher, asked = counting(checkpoint_teacher(taught))
+    write = nas.soft_labels._write
+
+    def full(file: BinaryIO, offset: int, content: bytes) -> None:
+        if offset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, offset, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.soft_labels._write", full)
+        with pytest.raises(TrainingError, match=r"cannot be kept there \(No space left on device\); free it"):
+            soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "full")
+    soft = soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "full")
+    assert sum(asked) == len(DATA.train) + 30, "the first chunk has been asked again"
+    whole = soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "whole")
+    assert torch.equal(soft.replicas[0], whole.replicas[0])
+    assert not soft.notes
+
+
 def test_a_damaged_cache_is_made_again_and_said(taught: Checkpoint, tmp_path: Path, what: str) -> None:
     teacher, asked = counting(checkpoint_teacher(taught))
 
