@@ -90,6 +90,7 @@ def netadapt(
     from nas.distillation import Distillation
     from nas.family import Family
     from nas.neighbours import model_near
+    from nas.parallel import ALONE
     from nas.recipe import load_recipe
     from nas.run import open_run
     from nas.steps import Settings
@@ -115,7 +116,10 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
-    distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
+    distillation = None
+    if distill:
+        teacher = checkpoint_teacher(start, name=str(checkpoint), device=ALONE.device())
+        distillation = Distillation(teacher, weight=distill)
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, images)
     request = {

@@ -81,8 +81,8 @@ def train(
     distillation = None
     if teacher is not None:
         lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
-        distillation = lesson.distillation()
-        distillation.teacher.check(images)
+        distillation = lesson.distillation(str(ranks.device()))
+        distillation.teacher.try_on(images)
     request = {
         "architecture": _architecture(start).fingerprint,
         "data": images.fingerprint,
