@@ -98,8 +98,8 @@ class FinalTraining:
         )
 
     def _recipe(self, data: Data) -> Recipe:
-        """The full recipe, at the length that was asked for or at one that a laptop can bear."""
-        recipe = load_recipe("full")
+        """The full recipe in brief training's memory layout, at the length that was asked for or one that a laptop can bear."""
+        recipe = dataclasses.replace(load_recipe("full"), channels_last=self.trainer.recipe.channels_last)
         if self.epochs is not None:
             return dataclasses.replace(recipe, epochs=self.epochs)
         return dataclasses.replace(recipe, epochs=None, images=min(round(EPOCHS * len(data.train)), IMAGES))

@@ -6,8 +6,8 @@ Every step leaves what it made in the run's folder, so the same request goes on 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
@@ -30,7 +30,7 @@ from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
 from nas.mirror import Mirror
 from nas.plan import publish
-from nas.recipe import load_recipe
+from nas.recipe import Recipe, load_recipe
 from nas.run import Run
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
@@ -50,7 +50,7 @@ from nas.study import (
     progress,
 )
 from nas.survey import Answers, Survey, survey
-from nas.threads import known_setup
+from nas.threads import Setup, known_setup
 from nas.workers import default_processes, side_by_side
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
@@ -180,9 +180,11 @@ def run_search(
     predict = cautious(model, events.note)
     surveyed = survey(space, lambda architecture: predict(architecture).ms, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
+    workers = min(settings.workers or default_processes(), settings.trials)
+    recipe = _set_up(run, load_recipe("brief"), _typical(space, surveyed), workers)
     trainer = CandidateTrainer(
         data=data,
-        recipe=load_recipe("brief"),
+        recipe=recipe,
         ladder=settings.ladder,
         folder=run.file("candidates"),
         seed=settings.seed,
@@ -201,8 +203,6 @@ def run_search(
         "pareto": settings.pareto,
         "reward": settings.reward,
     }
-    workers = min(settings.workers or default_processes(), settings.trials)
-    torch.set_num_threads(run.once("threads", lambda: known_setup(_typical(space, surveyed), trainer.recipe).threads))
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,
@@ -426,6 +426,22 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
     if share < 0.01:
         events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
+
+
+def _set_up(run: Run, recipe: Recipe, typical: Architecture, workers: int) -> Recipe:
+    """Sets torch's threads, chosen once for the run; returns the recipe with the memory layout that suits a typical network.
+
+    Processes side by side have one thread each, whatever this one has: the layout is the one that is fastest there.
+    """
+
+    def choose() -> dict[str, Any]:
+        here = known_setup(typical, recipe)
+        beside = here if workers == 1 else known_setup(typical, recipe, threads=1)
+        return asdict(Setup(here.threads, beside.channels_last))
+
+    setup = Setup(**run.once("setup", choose))
+    torch.set_num_threads(setup.threads)
+    return replace(recipe, channels_last=setup.channels_last)
 
 
 def _typical(space: Space, surveyed: Survey) -> Architecture:

@@ -95,6 +95,7 @@ def netadapt(
     from nas.run import open_run
     from nas.steps import Settings
     from nas.teachers import checkpoint_teacher
+    from nas.threads import laid_out
     from nas.tuning import default_workers
 
     if method == "uniform":
@@ -133,6 +134,9 @@ def netadapt(
     }
     folder = out or Path("runs") / f"{method}-{images.name}-{where.name}-{_limit(settings)}"
     with open_run(folder, kind="netadapt", request=request) as run:
+        short = laid_out(settings.short, start.architecture, run, what="short", threads=1)
+        settings = dataclasses.replace(settings, short=short)
+        long = laid_out(long, start.architecture, run, what="long", threads=threads)
         model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
             family = Family(

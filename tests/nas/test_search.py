@@ -137,6 +137,16 @@ def test_every_exported_file_predicts_as_its_checkpoint(found: tuple[Path, Searc
         assert np.abs(logits - wanted).max() <= 1e-4 * np.abs(wanted).max()
 
 
+def test_every_training_of_a_search_has_the_layout_that_was_measured_once(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.known_setup", lambda *_, **__: Setup(1, channels_last=False))
+    search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=2, finalists=1))
+    trained = [load_checkpoint(path) for path in tmp_path.rglob("*.pt")]
+    assert len(trained) > 2
+    assert {one.recipe["channels_last"] for one in trained} == {False}
+
+
 def test_the_same_request_again_trains_nothing_and_finds_the_same(
     found: tuple[Path, SearchResult], digits: Data
 ) -> None:
