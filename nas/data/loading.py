@@ -213,6 +213,9 @@ def _remarks(source: Source, division: Division) -> list[str]:
     for split, rows in (("validation", division.validation), ("test", division.test)):
         if copies := int(np.isin(source.digests[rows], trained).sum()):
             remarks.append(f"{_count(copies)} of the {split} split are in the training split too, byte for byte")
+    contents, which = np.unique(source.digests, return_inverse=True)
+    if contradictory := len(np.unique(which * len(source.classes) + source.labels)) - len(contents):
+        remarks.append(f"{_count(contradictory)} are in several classes, byte for byte: labels contradict each other")
     counts = np.bincount(source.labels[division.train], minlength=len(source.classes))
     rarest, commonest = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[commonest] >= IMBALANCE_TO_TELL * counts[rarest]:
