@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -93,8 +94,8 @@ class CandidateTrainer:
         )
         if self.score == "ema-accuracy":
             recipe = dataclasses.replace(recipe, ema_decay=EMA_DECAY)
-        state_file = path.with_suffix(".state")
-        start, ancestry = self._start(architecture, rung, data)
+        state_file, start_file = path.with_suffix(".state"), path.with_suffix(".start")
+        start, ancestry = self._start(architecture, rung, data, start_file, begun=state_file.exists())
         result = train(
             start,
             data,
@@ -107,23 +108,32 @@ class CandidateTrainer:
         )
         save_checkpoint(path, _with_figures(result, ancestry))
         state_file.unlink(missing_ok=True)
+        start_file.unlink(missing_ok=True)
 
     def _start(
-        self, architecture: Architecture, rung: int, data: Data
-    ) -> tuple[Architecture | Checkpoint, dict[str, object]]:
-        """What a rung begins with, at the rung's resolution, and whose weights those are."""
+        self, architecture: Architecture, rung: int, data: Data, kept: Path, *, begun: bool
+    ) -> tuple[Architecture | Checkpoint, Mapping[str, Any]]:
+        """What a rung begins with, at the rung's resolution, and whose weights those are.
+
+        A warm start is chosen once, and `kept` before anything is trained: others that are trained meanwhile do not change it.
+        """
         shown = dataclasses.replace(architecture, resolution=data.resolution)
         if rung and not self.ladder[rung - 1].zero_cost:
             before = load_checkpoint(self.checkpoint(architecture, rung - 1))
             return dataclasses.replace(before, architecture=shown), {}
-        relative = self._nearest(architecture) if self.warm_start else None
+        if kept.exists():
+            start = load_checkpoint(kept)
+            return start, start.metrics
+        relative = self._nearest(architecture) if self.warm_start and not begun else None
         if relative is None:
             return shown, {}
         trained = load_checkpoint(relative)
         state = inherit(fresh_state(shown, seed=self.seed), shown, trained.state, trained.architecture)
         share = likeness(architecture, self._relatives[relative])
-        ancestry: dict[str, object] = {"inherited_from": relative.name.partition(".")[0], "inherited_share": share}
-        return dataclasses.replace(trained, architecture=shown, state=state), ancestry
+        ancestry = {"inherited_from": relative.name.partition(".")[0], "inherited_share": share}
+        start = dataclasses.replace(trained, architecture=shown, state=state, metrics=ancestry)
+        save_checkpoint(kept, start)
+        return start, ancestry
 
     def _nearest(self, architecture: Architecture) -> Path | None:
         """The checkpoint that has most in common with the architecture; of one network's the highest rung's."""
@@ -136,7 +146,7 @@ class CandidateTrainer:
         return max(paths.values(), key=lambda path: likeness(architecture, self._relatives[path]), default=None)
 
 
-def _with_figures(result: TrainingResult, ancestry: Mapping[str, object]) -> Checkpoint:
+def _with_figures(result: TrainingResult, ancestry: Mapping[str, Any]) -> Checkpoint:
     """The trained network with everything a rung may be judged by."""
     training_loss = float(torch.tensor(result.losses).mean())
     metrics = {**result.checkpoint.metrics, "seconds": result.seconds, "training_loss": training_loss, **ancestry}

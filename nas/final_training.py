@@ -10,10 +10,12 @@ from filelock import FileLock, Timeout
 from nas.candidates import CandidateTrainer
 from nas.data import Data
 from nas.distillation import Lesson
-from nas.finalists import train_finalist
+from nas.errors import Diverged
+from nas.finalists import state_file, train_finalist
 from nas.recipe import Recipe, load_recipe
 from nas.study import Tried
 from nas.workers import Place
+from searchspace.files import write_atomically
 
 EPOCHS = 20.0
 IMAGES = 40_000
@@ -55,16 +57,35 @@ class FinalTraining:
         return self.folder / f"{candidate.architecture.fingerprint}.pt"
 
     def missing(self, candidates: Sequence[Tried]) -> list[Tried]:
-        """Those that are not trained fully yet."""
-        return [candidate for candidate in candidates if not self.path(candidate).exists()]
+        """Those that are not trained fully yet, and have not failed."""
+        return [one for one in candidates if not self.path(one).exists() and self.failure(one) is None]
 
-    def train(self, candidate: Tried, *, on_progress: Progress | None = None) -> Path:
-        """Train one of them, unless it was; returns where its checkpoint lies."""
+    def failure(self, candidate: Tried) -> str | None:
+        """Why its training failed, None where it did not."""
+        try:
+            return self._failed(candidate).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def train(self, candidate: Tried, *, on_progress: Progress | None = None) -> None:
+        """Train one of them, unless it was. One whose loss became infinite has failed: that is kept, and not tried again."""
+        if self.failure(candidate) is not None:
+            return
+        try:
+            self._train(candidate, on_progress)
+        except Diverged as reason:
+            write_atomically(self._failed(candidate), str(reason).encode())
+            state_file(self.path(candidate)).unlink(missing_ok=True)
+
+    def _failed(self, candidate: Tried) -> Path:
+        return self.path(candidate).with_suffix(".failed")
+
+    def _train(self, candidate: Tried, on_progress: Progress | None) -> None:
         architecture, rungs = candidate.architecture, len(self.trainer.ladder)
         for rung in range(rungs):  # where the study outlived the run's folder, its candidates are trained once more
             self.trainer(architecture, rung)
         data = self.trainer.data[architecture.resolution]
-        return train_finalist(
+        train_finalist(
             self.trainer.checkpoint(architecture, rungs - 1),
             path=self.path(candidate),
             data=data,
@@ -77,8 +98,8 @@ class FinalTraining:
         )
 
     def _recipe(self, data: Data) -> Recipe:
-        """The full recipe, at the length that was asked for or at one that a laptop can bear."""
-        recipe = load_recipe("full")
+        """The full recipe in brief training's memory layout, at the length that was asked for or one that a laptop can bear."""
+        recipe = dataclasses.replace(load_recipe("full"), channels_last=self.trainer.recipe.channels_last)
         if self.epochs is not None:
             return dataclasses.replace(recipe, epochs=self.epochs)
         return dataclasses.replace(recipe, epochs=None, images=min(round(EPOCHS * len(data.train)), IMAGES))

@@ -122,6 +122,11 @@ def ranked(tried: Sequence[Tried]) -> list[Tried]:
     return order
 
 
+def state_file(path: Path) -> Path:
+    """Where the state of a training lies whose checkpoint goes to `path`."""
+    return path.with_suffix(".state")
+
+
 def train_finalist(
     start: Path,
     *,
@@ -141,7 +146,7 @@ def train_finalist(
     """
     if path.exists():
         return path
-    state_file = path.with_suffix(".state")
+    state = state_file(path)
     result = train(
         adapt(load_checkpoint(start), data),  # the last rung may have had another resolution
         data,
@@ -149,7 +154,7 @@ def train_finalist(
         seed=seed,
         device=device,
         skip_images=skip_images,
-        state_file=state_file,
+        state_file=state,
         distillation=distillation,
         on_progress=on_progress,
     )
@@ -159,7 +164,7 @@ def train_finalist(
         "curve": [dataclasses.asdict(look) for look in result.curve],
     }
     save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
-    state_file.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
     return path
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nas.data import Augmentation, Data, default_augmentation
@@ -67,6 +68,22 @@ def class_weights(recipe: Recipe, data: Data) -> Tensor | None:
         return None
     counts = torch.tensor(data.class_counts, dtype=torch.float32)
     return len(data.train) / (len(counts) * counts.clamp_min(1))
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, *, smoothing: float = 0.0) -> Tensor:
+    """Mean over a batch, every image's loss times the weight of its class.
+
+    (Torch's own mean divides by the batch's weights: a rare class would count less in a batch that has more of it.)
+
+    Args:
+        logits: (B, K).
+        labels: int64, (B,).
+        weights: of the classes, (K,); None for all alike.
+        smoothing: share of the target that is spread over all classes.
+    """
+    if weights is None:
+        return F.cross_entropy(logits, labels, label_smoothing=smoothing)
+    return (weights[labels] * F.cross_entropy(logits, labels, reduction="none", label_smoothing=smoothing)).mean()
 
 
 def with_dropout(architecture: Architecture, recipe: Recipe) -> Architecture:

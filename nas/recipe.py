@@ -68,7 +68,8 @@ class Recipe:
             fall hides what is to come, so it goes best with `schedule: constant`.
         clip_norm: gradients are scaled down to this norm. None: never.
         precision: `auto` is bf16 (fp16 where that is lacking) on CUDA and fp32 elsewhere, where it is faster.
-        channels_last: memory layout of images and weights. None: channels last; `nas train` tries both (see `nas.threads`).
+        channels_last: memory layout of images and weights. None: channels last; commands try both and take the faster one (see
+            `nas.threads`).
         compile: whether forward and backward are compiled by torch (a minute at the start, then faster on most cards).
 
     Raises:

@@ -6,8 +6,8 @@ Every step leaves what it made in the run's folder, so the same request goes on 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Protocol
 
 import torch
 
@@ -30,7 +30,7 @@ from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import Limit, RewardKind
 from nas.mirror import Mirror
 from nas.plan import publish
-from nas.recipe import load_recipe
+from nas.recipe import Recipe, load_recipe
 from nas.run import Run
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
@@ -50,7 +50,7 @@ from nas.study import (
     progress,
 )
 from nas.survey import Answers, Survey, survey
-from nas.threads import known_setup
+from nas.threads import Setup, known_setup
 from nas.workers import default_processes, side_by_side
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
@@ -180,9 +180,11 @@ def run_search(
     predict = cautious(model, events.note)
     surveyed = survey(space, lambda architecture: predict(architecture).ms, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
+    workers = min(settings.workers or default_processes(), settings.trials)
+    recipe = _set_up(run, load_recipe("brief"), _typical(space, surveyed), workers)
     trainer = CandidateTrainer(
         data=data,
-        recipe=load_recipe("brief"),
+        recipe=recipe,
         ladder=settings.ladder,
         folder=run.file("candidates"),
         seed=settings.seed,
@@ -201,8 +203,6 @@ def run_search(
         "pareto": settings.pareto,
         "reward": settings.reward,
     }
-    workers = min(settings.workers or default_processes(), settings.trials)
-    torch.set_num_threads(run.once("threads", lambda: known_setup(_typical(space, surveyed), trainer.recipe).threads))
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,
@@ -282,6 +282,7 @@ class _Ending:
     def finalists(self, tried: Sequence[Tried], budget_ms: float) -> tuple[list[Finalist], Correction | None]:
         """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
         shipped: dict[Architecture, Shipped] = {}
+        self._tell_failed(tried)
         finalists, change = self._finished(ranked(tried), [], shipped)
         found = correction(finalists, change, target=None if self.reference is None else self.reference.target)
         if found is None:
@@ -297,19 +298,49 @@ class _Ending:
     def _finished(
         self, candidates: Sequence[Tried], also: Sequence[Tried], shipped: dict[Architecture, Shipped]
     ) -> tuple[list[Finalist], float | None]:
-        """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed."""
-        count = min(self.settings.finalists, len(candidates))
+        """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed.
+
+        Raises:
+            StudyError: none of them could be trained.
+        """
+        count, most = self.settings.finalists, 2 * self.settings.finalists
         while True:
-            chosen = list(dict.fromkeys([*candidates[:count], *also]))
-            self._train(chosen)
+            trained, left = self._trained(candidates, count)
+            chosen = list(dict.fromkeys([*trained, *also]))
+            if not chosen:
+                raise StudyError(
+                    f"some candidate must be trained fully, but the loss of all {len(candidates)} became infinite; check the "
+                    "images and labels, or try more --trials"
+                )
             for one in chosen:
                 if one.architecture not in shipped:
                     shipped[one.architecture] = self._shipped(one)
             finalists, change = self._measured(chosen, [shipped[one.architecture] for one in chosen])
             enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.settings.finalists)
-            if enough or count == min(2 * self.settings.finalists, len(candidates)):
+            if enough or count == most or not left:
                 return finalists, change
             count += 1
+
+    def _trained(self, candidates: Sequence[Tried], count: int) -> tuple[list[Tried], bool]:
+        """The first so many of the candidates whose loss stays finite, trained; and whether others are left."""
+        usable = [one for one in candidates if self.training.failure(one) is None]
+        while True:
+            chosen = usable[:count]
+            self._train(chosen)
+            failed = [one for one in chosen if self.training.failure(one) is not None]
+            if not failed:
+                return chosen, len(usable) > count
+            self._tell_failed(failed)
+            usable = [one for one in usable if one not in failed]
+
+    def _tell_failed(self, candidates: Sequence[Tried]) -> None:
+        for one in candidates:
+            reason = self.training.failure(one)
+            if reason is not None:
+                why = reason.partition(";")[0]
+                self.events.note(
+                    f"finalist {one.architecture.fingerprint} failed: {why}; the next candidate takes its place"
+                )
 
     def _train(self, candidates: Sequence[Tried]) -> None:
         missing = self.training.missing(candidates)
@@ -396,6 +427,22 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
     if share < 0.01:
         events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
+
+
+def _set_up(run: Run, recipe: Recipe, typical: Architecture, workers: int) -> Recipe:
+    """Sets torch's threads, chosen once for the run; returns the recipe with the memory layout that suits a typical network.
+
+    Processes side by side have one thread each, whatever this one has: the layout is the one that is fastest there.
+    """
+
+    def choose() -> dict[str, Any]:
+        here = known_setup(typical, recipe)
+        beside = here if workers == 1 else known_setup(typical, recipe, threads=1)
+        return asdict(Setup(here.threads, beside.channels_last))
+
+    setup = Setup(**run.once("setup", choose))
+    torch.set_num_threads(setup.threads)
+    return replace(recipe, channels_last=setup.channels_last)
 
 
 def _typical(space: Space, surveyed: Survey) -> Architecture:

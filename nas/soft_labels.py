@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from filelock import FileLock
@@ -103,37 +104,57 @@ class _Replica:
     replicas: int
 
     def filled(self, on_progress: Progress | None, notes: list[str]) -> Tensor:
-        """Its answers, after asking for those that are missing or damaged."""
-        count, classes = len(self.data.train), len(self.data.classes)
+        """Its answers, after asking for those that are missing or damaged.
+
+        The file is mapped once it is whole. Until then it is read and written plainly: on a full disk that raises, where a mapped
+        file would kill the process.
+        """
+        count, row = len(self.data.train), 2 * len(self.data.classes)  # images, and bytes of one's answers
         path = self.folder / f"replica-{self.number:03}.f16"
         journal = path.with_suffix(".json")
         hashes, damaged = _journal(journal)
-        fresh = not path.exists()
-        with path.open("a+b") as file:
-            file.truncate(count * classes * 2)  # what is new are zeros
-        answers = torch.from_file(str(path), shared=True, size=count * classes, dtype=torch.float16).view(
-            count, classes
-        )
-        for start in range(0, count, CHUNK):
-            chunk, known = answers[start : start + CHUNK], hashes.get(str(start))
-            if known == _hash(chunk) and not fresh:
-                continue
-            damaged = damaged or known is not None
-            done = 0
-            for images in self.batches.replica(self.number, start=start, images=len(chunk)):
-                said = self.teacher.logits(images, self.data).cpu()
-                chunk[done : done + len(said)] = (said - said.amax(1, keepdim=True)).to(torch.float16)
-                done += len(said)
-                if on_progress is not None:
-                    what = f"asking the teacher, replica {self.number + 1} of {self.replicas}"
-                    on_progress(what, self.number * count + start + done, self.replicas * count)
-            hashes[str(start)] = _hash(chunk)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-            write_atomically(journal, json.dumps(hashes).encode())
+        path.touch()
+        with path.open("r+b") as file:
+            for start in range(0, count, CHUNK):
+                images, known = min(CHUNK, count - start), hashes.get(str(start))
+                file.seek(start * row)
+                if known == _hash(file.read(images * row)):
+                    continue
+                damaged = damaged or known is not None
+                said = self._asked(start, images, on_progress).flatten().view(torch.uint8).numpy().tobytes()
+                _write(file, start * row, said)
+                hashes[str(start)] = _hash(said)
+                write_atomically(journal, json.dumps(hashes).encode())
+            file.truncate(count * row)
         if damaged:
             notes.append(f"{path} was damaged: the teacher has been asked again for what was lost")
-        return answers
+        answers = torch.from_file(str(path), shared=True, size=count * row // 2, dtype=torch.float16)
+        return answers.view(count, row // 2)
+
+    def _asked(self, start: int, images: int, on_progress: Progress | None) -> Tensor:
+        """What the teacher says of so many images from number `start` on, float16, (N, K)."""
+        count, answers = len(self.data.train), []
+        done = start
+        for batch in self.batches.replica(self.number, start=start, images=images):
+            said = self.teacher.logits(batch, self.data).cpu()
+            answers.append((said - said.amax(1, keepdim=True)).to(torch.float16))
+            done += len(said)
+            if on_progress is not None:
+                what = f"asking the teacher, replica {self.number + 1} of {self.replicas}"
+                on_progress(what, self.number * count + done, self.replicas * count)
+        return torch.cat(answers)
+
+
+def _write(file: BinaryIO, offset: int, content: bytes) -> None:
+    """Write to a place in a file, and to the disk.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    file.seek(offset)
+    file.write(content)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _journal(path: Path) -> tuple[dict[str, str], bool]:
@@ -147,5 +168,5 @@ def _journal(path: Path) -> tuple[dict[str, str], bool]:
         return {}, True
 
 
-def _hash(chunk: Tensor) -> str:
-    return hashlib.blake2b(chunk.flatten().view(torch.uint8).numpy().tobytes(), digest_size=16).hexdigest()
+def _hash(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()

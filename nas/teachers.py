@@ -9,10 +9,11 @@ import dataclasses
 import hashlib
 import importlib
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,8 @@ from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.data import Data
 from nas.errors import TrainingError
 
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Teacher:
@@ -30,20 +33,24 @@ class Teacher:
     Attributes:
         name: what people call it.
         identity: hash of it; changes whenever its answers would.
-        answer: normalised images, float32, (B, C, R, R), to logits (B, K), both on the device that it is given.
+        answer: normalised images, float32, (B, C, R, R), on its device, to logits (B, K).
         classes: class names in the order of its outputs; empty where they are not known.
+        channels: C; None: not known, the data's are tried.
         mean: per channel, in units where 0 is black and 1 is white; None: the data's.
         std: like `mean`.
         resolution: R, pixels; None: the data's.
+        device: where it computes.
     """
 
     name: str
     identity: str
     answer: Callable[[Tensor], Tensor]
     classes: tuple[str, ...] = ()
+    channels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resolution: int | None = None
+    device: torch.device | str = "cpu"
 
     @torch.no_grad()
     def logits(self, images: Tensor, data: Data) -> Tensor:
@@ -52,13 +59,14 @@ class Teacher:
         Raises:
             TrainingError: its outputs are not the data's classes.
         """
-        logits = self.answer(self._prepared(images, data)).float()
-        if logits.shape != (len(images), len(data.classes)):
+        logits = self.answer(self._prepared(images.to(self.device), data))
+        if not isinstance(logits, Tensor) or logits.shape != (len(images), len(data.classes)):
+            got = f"outputs of shape {tuple(logits.shape[1:])}" if isinstance(logits, Tensor) else type(logits).__name__
             raise TrainingError(
-                f"{self.name}: a teacher must tell the data's {len(data.classes)} classes apart, "
-                f"got outputs of shape {tuple(logits.shape[1:])}; give one that was trained on them"
+                f"{self.name}: a teacher must tell the data's {len(data.classes)} classes apart, got {got}; "
+                "give one that was trained on them"
             )
-        return logits
+        return logits.float().to(images.device)
 
     def check(self, data: Data) -> None:
         """Refuse, before it is asked, a teacher that is known to have other classes or channels.
@@ -71,16 +79,26 @@ class Teacher:
                 f"{self.name}: a teacher must have the data's classes, {_some(data.classes)}, got {_some(self.classes)}; "
                 "give one that was trained on them"
             )
-        if self.mean is not None and len(self.mean) < data.channels:
+        if self.channels not in (None, data.channels, 3 if data.channels == 1 else None):
             raise TrainingError(
-                f"{self.name}: a teacher of colour images is needed, got one of {len(self.mean)} channel; train one on them"
+                f"{self.name}: a teacher of images of {data.channels} channels is needed, got one of {self.channels}; "
+                "train one on them"
             )
 
+    def try_on(self, data: Data) -> None:
+        """Check it, and ask it about one black image: what is wrong is known before anything takes time.
+
+        Raises:
+            TrainingError: it does not fit, or cannot be asked.
+        """
+        self.check(data)
+        self.logits(torch.zeros(1, data.channels, data.resolution, data.resolution), data)
+
     def _prepared(self, images: Tensor, data: Data) -> Tensor:
+        if self.channels == 3 and data.channels == 1:  # grey images for a teacher of colour
+            data = dataclasses.replace(data, mean=data.mean * 3, std=data.std * 3)
+            images = images.expand(-1, 3, -1, -1)
         mean, std = self.mean or data.mean, self.std or data.std
-        if len(mean) > data.channels:  # grey images for a teacher of colour
-            data = dataclasses.replace(data, mean=data.mean * len(mean), std=data.std * len(mean))
-            images = images.expand(-1, len(mean), -1, -1)
         if (mean, std) != (data.mean, data.std):
 
             def column(values: tuple[float, ...]) -> Tensor:
@@ -95,8 +113,9 @@ class Teacher:
 def load_teacher(source: str, *, device: torch.device | str = "cpu") -> Teacher:
     """The teacher that `source` names: a checkpoint (`.pt`), an ONNX file, or `package.module:function`.
 
-    The function is called without arguments and returns a torch module. Normalisation and resolution are read from its
-    `pretrained_cfg`, as timm's models have it; without one they are the data's.
+    The function is called without arguments and returns a torch module; its file may lie in the working directory.
+    Normalisation, channels and resolution are read from its `pretrained_cfg`, as timm's models have it; without one they are the
+    data's.
 
     Raises:
         TrainingError: there is none of that name, or it is not a network.
@@ -119,24 +138,29 @@ def checkpoint_teacher(
         identity=_identity(checkpoint.state, checkpoint.architecture.fingerprint),
         answer=network.to(memory_format=torch.channels_last),  # type: ignore[call-overload]
         classes=checkpoint.classes,
+        channels=checkpoint.architecture.channels,
         mean=checkpoint.data.mean,
         std=checkpoint.data.std,
         resolution=checkpoint.architecture.resolution,
+        device=device,
     )
 
 
 def module_teacher(module: nn.Module, *, name: str, device: torch.device | str = "cpu") -> Teacher:
     """A teacher from a torch module that maps images to logits; `pretrained_cfg` tells its normalisation, as in timm."""
-    config = getattr(module, "pretrained_cfg", None) or {}
+    config = getattr(module, "pretrained_cfg", None)
+    config = config if isinstance(config, Mapping) else {}
     network = module.eval().to(device).requires_grad_(False)
-    size = config.get("input_size")
+    mean, size = _floats(config.get("mean")), config.get("input_size")
     return Teacher(
         name=name,
         identity=_identity(module.state_dict(), type(module).__qualname__),
-        answer=network,
-        mean=_floats(config.get("mean")),
+        answer=_asked(network, name),
+        channels=int(size[0]) if size else len(mean) if mean else None,
+        mean=mean,
         std=_floats(config.get("std")),
         resolution=int(size[-1]) if size else None,
+        device=device,
     )
 
 
@@ -156,14 +180,18 @@ def onnx_teacher(path: Path) -> Teacher:
     except OSError as error:
         raise TrainingError(f"{path}: a teacher must be a readable file, got: {error.strerror}") from error
     except Exception as error:  # the runtime's errors have no common base
-        reason = " ".join(str(error).split())
-        raise TrainingError(f"{path}: a teacher must be an ONNX model, ONNX Runtime says: {reason}") from error
-    first = session.get_inputs()[0]
-    if len(session.get_inputs()) != 1 or len(first.shape) != 4:
-        raise TrainingError(f"{path}: a teacher must have one input (N, C, R, R), got {first.shape}; export it so")
+        raise TrainingError(f"{path}: a teacher must be an ONNX model, ONNX Runtime says: {_line(error)}") from error
+    inputs = session.get_inputs()
+    shapes = ", ".join(f"{one.type} {one.shape}" for one in inputs)
+    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].type != "tensor(float)":
+        raise TrainingError(f"{path}: a teacher must have one float32 input (N, C, R, R), got {shapes}; export it so")
+    first = inputs[0]
+    batch, channels, resolution, width = first.shape
+    if isinstance(resolution, int) and isinstance(width, int) and resolution != width:
+        raise TrainingError(f"{path}: a teacher must take square images (N, C, R, R), got {shapes}; export it so")
     told = session.get_modelmeta().custom_metadata_map
-    described = json.loads(told["input"]) if "input" in told else {}
-    batch, resolution = first.shape[0], first.shape[2]
+    described, classes = _told(told, "input", dict), _told(told, "classes", list)
+    mean = _floats(described.get("mean"))
 
     def answer(images: Tensor) -> Tensor:
         array = images.cpu().contiguous().float()
@@ -177,9 +205,10 @@ def onnx_teacher(path: Path) -> Teacher:
     return Teacher(
         name=str(path),
         identity=hashlib.blake2b(content, digest_size=16).hexdigest(),
-        answer=answer,
-        classes=tuple(json.loads(told["classes"])) if "classes" in told else (),
-        mean=_floats(described.get("mean")),
+        answer=_asked(answer, str(path)),
+        classes=tuple(str(name) for name in classes),
+        channels=channels if isinstance(channels, int) else len(mean) if mean else None,
+        mean=mean,
         std=_floats(described.get("std")),
         resolution=resolution if isinstance(resolution, int) else None,
     )
@@ -187,15 +216,52 @@ def onnx_teacher(path: Path) -> Teacher:
 
 def _hooked(source: str, device: torch.device) -> Teacher:
     module_name, _, function = source.partition(":")
+    if (here := str(Path.cwd())) not in sys.path:  # the console script leaves it out; what is installed goes first
+        sys.path.append(here)
     try:
-        made = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError, ValueError) as error:
+        make = getattr(importlib.import_module(module_name), function)
+    except Exception as error:  # the module's own code may raise anything
         raise TrainingError(
-            f"{source}: a teacher must be a checkpoint, an ONNX file or a function that can be imported, got: {error}"
+            f"{source}: a teacher must be a checkpoint, an ONNX file or a function that can be imported, got: {_line(error)}"
+        ) from error
+    try:
+        made = make()
+    except Exception as error:  # whatever the function comes upon: missing arguments, a server that does not answer
+        raise TrainingError(
+            f"{source}: must return a torch module when it is called without arguments, got: {_line(error)}"
         ) from error
     if not isinstance(made, nn.Module):
         raise TrainingError(f"{source}: must return a torch module, got {type(made).__name__}")
     return module_teacher(made, name=source, device=device)
+
+
+def _asked(answer: Callable[[Tensor], Any], name: str) -> Callable[[Tensor], Any]:
+    """A foreign network's answers; what goes wrong in it is the teacher's fault, and said in one line."""
+
+    def asked(images: Tensor) -> Any:
+        try:
+            return answer(images)
+        except Exception as error:  # foreign code has no common base of errors
+            raise TrainingError(
+                f"{name}: a teacher must answer images of shape {tuple(images.shape)}, got: {_line(error)}"
+            ) from error
+
+    return asked
+
+
+def _told(metadata: Mapping[str, str], key: str, kind: type[Kind]) -> Kind:
+    """What our exports tell under a name; empty where the file is another program's."""
+    try:
+        value = json.loads(metadata.get(key, "null"))
+    except ValueError:
+        value = None
+    return value if isinstance(value, kind) else kind()
+
+
+def _line(error: Exception) -> str:
+    """An error in one line."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _identity(state: Mapping[str, Any], kind: str) -> str:

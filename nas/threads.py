@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from latency.runner import cpu_facts
 from nas.memory import keep_freed_memory
 from nas.recipe import Recipe
+from nas.run import Run
 from searchspace.architecture import Architecture
 from searchspace.errors import NasError
 from searchspace.files import cache_folder, write_atomically
 from searchspace.network import Network
 
 ROUNDS, STEPS = 2, 2
+FORMAT = 2
 PROBE_IMAGES = 16  # at most: enough to keep several threads busy, few enough for large images
 
 
@@ -45,10 +47,10 @@ def fastest_setup(architecture: Architecture, recipe: Recipe, *, threads: int | 
     Args:
         architecture: of the network.
         recipe: its `channels_last` is kept where it says one.
-        threads: that are wanted; None: one, or as many as torch uses, whichever is faster.
+        threads: that are wanted; None: one, two, four, … or as many as torch uses, whichever is fastest.
     """
     usual = torch.get_num_threads()
-    counts = {1, usual} if threads is None else {threads}
+    counts = {usual, *(2**power for power in range(usual.bit_length()))} if threads is None else {threads}
     layouts = (True, False) if recipe.channels_last is None else (recipe.channels_last,)
     setups = [Setup(*choice) for choice in itertools.product(sorted(counts), layouts)]
     if torch.cuda.is_available():
@@ -78,7 +80,7 @@ def known_setup(architecture: Architecture, recipe: Recipe, *, threads: int | No
 
     It is kept in `$XDG_CACHE_HOME/pocketnas/setups`, by default below `~/.cache`, and may be deleted at any time.
     """
-    machine = [cpu_facts()[0], torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
+    machine = [FORMAT, cpu_facts()[0], torch.__version__, torch.get_num_threads(), torch.cuda.is_available()]
     asked = [architecture.fingerprint, min(recipe.batch_size, PROBE_IMAGES), recipe.channels_last, threads]
     key = hashlib.blake2b(json.dumps([*machine, *asked]).encode(), digest_size=16).hexdigest()
     path = cache_folder("setups") / f"{key}.json"
@@ -88,6 +90,14 @@ def known_setup(architecture: Architecture, recipe: Recipe, *, threads: int | No
         with contextlib.suppress(NasError):  # where nothing can be kept it is measured again
             write_atomically(path, json.dumps(dataclasses.asdict(known)).encode())
     return known
+
+
+def laid_out(recipe: Recipe, architecture: Architecture, run: Run, *, what: str, threads: int) -> Recipe:
+    """The recipe in the memory layout that is fastest for a network on so many threads, chosen once for what it is in the run."""
+    if recipe.channels_last is not None:
+        return recipe
+    layout = run.once(f"channels_last {what}", lambda: known_setup(architecture, recipe, threads=threads).channels_last)
+    return dataclasses.replace(recipe, channels_last=layout)
 
 
 def _remembered(path: Path) -> Setup | None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from latency.host import computing
@@ -32,6 +31,7 @@ from nas.memory import keep_freed_memory
 from nas.optimisation import (
     augmentation,
     class_weights,
+    cross_entropy,
     learning_rate,
     make_optimizer,
     mixing,
@@ -328,7 +328,7 @@ class _Run:
 
     def hard_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Cross-entropy with the labels."""
-        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.recipe.label_smoothing)
+        return cross_entropy(logits, labels, self.class_weights, smoothing=self.recipe.label_smoothing)
 
     def update(self) -> None:
         """Optimiser's step at the schedule's learning rate, and the average's."""

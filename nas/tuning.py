@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.data import Data, Split
+from nas.data import Data
 from nas.errors import Diverged, TrainingError
 from nas.evaluation import evaluate
 from nas.recipe import Recipe
@@ -189,8 +189,7 @@ def _thinned(data: Data, every: int) -> Data:
     """The data with a part of its hold-out split, of all classes alike in whatever order they lie."""
     if every == 1:
         return data
-    few = Split(data.validation.images[::every], data.validation.labels[::every])
-    return dataclasses.replace(data, validation=few)
+    return dataclasses.replace(data, validation=data.validation.take(slice(None, None, every)))
 
 
 def _devices(workers: int) -> list[str]:

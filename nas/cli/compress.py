@@ -45,12 +45,15 @@ def compress(
 
     Example: [bold]nas compress network.pt --data photos/ --density 0.3 -o network.nasz[/]
     """
+    import torch
+
     from nas.checkpoint import load_checkpoint
     from nas.compression.squeezing import Settings, compressible
     from nas.compression.squeezing import compress as squeeze
     from nas.evaluation import as_trained
     from nas.recipe import load_recipe
     from nas.run import open_run
+    from nas.threads import laid_out
 
     name, checkpoint = options.name_of(checkpoint), options.network(checkpoint)
     start = load_checkpoint(checkpoint)
@@ -76,6 +79,12 @@ def compress(
     }
     folder = out or Path("runs") / f"compress-{images.name}-{name}"
     with open_run(folder, kind="compress", request=request) as run:
+        laid = laid_out(how, start.architecture, run, what="retrain", threads=torch.get_num_threads())
+        settings = dataclasses.replace(
+            settings,
+            retrain=laid,
+            tune=dataclasses.replace(settings.tune, channels_last=laid.channels_last),
+        )
         with progress_bar("compressing") as bar:
             result = squeeze(run, start, images, settings=settings, events=Shown(bar), path=output)
         report = _report(result)

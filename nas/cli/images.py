@@ -24,10 +24,29 @@ def load_images(
     return data
 
 
-def images_of(checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int | None) -> "Data":
-    """Images as the checkpoint's network takes them, divided as for its training (or by another seed)."""
-    drawn_by = checkpoint.metrics.get("seed", 0) if seed is None else seed
+def images_of(
+    checkpoint: "Checkpoint", source: str, *, strict: bool, seed: int | None, resolution: int | None = None
+) -> "Data":
+    """Images as the checkpoint's network takes them, divided as for its training; or at another resolution, by another seed."""
     architecture = checkpoint.architecture
     return load_images(
-        source, resolution=architecture.resolution, channels=architecture.channels, strict=strict, seed=int(drawn_by)
+        source,
+        resolution=resolution or architecture.resolution,
+        channels=architecture.channels,
+        strict=strict,
+        seed=division_seed(checkpoint) if seed is None else seed,
     )
+
+
+def division_seed(checkpoint: "Checkpoint") -> int:
+    """What drew the splits of the data that the checkpoint was trained on."""
+    return int(checkpoint.metrics.get("seed", 0))
+
+
+def warn_of_other_images(checkpoint: "Checkpoint", data: "Data") -> None:
+    """Say so where images may be held out now that the checkpoint's network was trained on."""
+    known = checkpoint.data.fingerprint
+    if known and known != data.fingerprint and checkpoint.architecture.resolution == data.resolution:
+        note(
+            "the network was trained on other images, or on these divided otherwise: some held out here it may have seen"
+        )

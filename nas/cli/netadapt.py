@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.images import load_images
+from nas.cli.images import images_of, warn_of_other_images
 from nas.cli.running import MODEL_FILE, Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def netadapt(
     from nas.distillation import Distillation
     from nas.family import Family
     from nas.neighbours import model_near
+    from nas.parallel import ALONE
     from nas.recipe import load_recipe
     from nas.run import open_run
     from nas.steps import Settings
     from nas.teachers import checkpoint_teacher
+    from nas.threads import laid_out
     from nas.tuning import default_workers
 
     if method == "uniform":
@@ -132,7 +134,10 @@ def netadapt(
         audit_every=audit_every,
         seed=seed,
     )
-    distillation = Distillation(checkpoint_teacher(start, name=str(checkpoint)), weight=distill) if distill else None
+    distillation = None
+    if distill:
+        teacher = checkpoint_teacher(start, name=str(checkpoint), device=ALONE.device())
+        distillation = Distillation(teacher, weight=distill)
     images = _images(start, data, strict=strict)
     long = _long(recipe, epochs, spent, images)
     folder = out or Path("runs") / f"{method}-{images.name}-{run_name(target, where)}-{_limit(settings)}"
@@ -148,6 +153,9 @@ def netadapt(
         "threads": threads,
     }
     with open_run(folder, kind="netadapt", request=request) as run, _said_to_go_on():
+        short = laid_out(settings.short, start.architecture, run, what="short", threads=1)
+        settings = dataclasses.replace(settings, short=short)
+        long = laid_out(long, start.architecture, run, what="long", threads=threads)
         model = model_of(run, where, model_near, start.architecture)
         with progress_bar("trimming") as bar:
             family = Family(
@@ -238,18 +246,8 @@ def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
     """Images as the network takes them, divided as they were for its training."""
     from nas.evaluation import as_trained
 
-    architecture = start.architecture
-    data = load_images(
-        source,
-        resolution=architecture.resolution,
-        channels=architecture.channels,
-        strict=strict,
-        seed=int(start.metrics.get("seed", 0)),
-    )
-    if start.data.fingerprint and start.data.fingerprint != data.fingerprint:
-        note(
-            "the network was trained on other images, or on these divided otherwise: some held out here it may have seen"
-        )
+    data = images_of(start, source, strict=strict, seed=None)
+    warn_of_other_images(start, data)
     return as_trained(data, start)
 
 

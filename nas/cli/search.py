@@ -165,7 +165,7 @@ def search(
         pixels: load_images(data, resolution=pixels, strict=strict, seed=seed) for pixels in further if pixels not in at
     }
     if distillation is not None:
-        distillation.teacher.check(images)
+        distillation.teacher.try_on(images)
     adapted = drawn_from.adapt(channels=images.channels, classes=len(images.classes), resolution=images.resolution)
     folder = out or Path("runs") / f"search-{images.name}-{run_name(target, where)}"
     where = target_of_run(target, where, folder)

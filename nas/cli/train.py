@@ -10,7 +10,7 @@ import typer
 
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stderr, stdout
-from nas.cli.images import images_of, load_images
+from nas.cli.images import division_seed, images_of, load_images, warn_of_other_images
 
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
@@ -53,8 +53,9 @@ def train(
 ) -> None:
     """Train a network; what was interrupted goes on by the same command.
 
-    A checkpoint's weights are the start, and its classifier begins anew if the data has other classes. The run keeps the best
-    network on the validation split (network.pt) and the last one (last.pt). Several GPUs or processes:
+    A checkpoint's weights are the start, and its classifier begins anew if the data has other classes; images are divided as for
+    its training, whatever --seed. The run keeps the best network on the validation split (network.pt) and the last one (last.pt).
+    Several GPUs or processes:
     torchrun --nproc-per-node 2 -m nas train …
 
     Example: [bold]nas train mobilenet_v4_conv_s --data photos/ --resolution 96 --epochs 60 --teacher big.onnx[/]
@@ -68,7 +69,7 @@ def train(
     ranks = ranks_of_environment()
     stderr.quiet = not ranks.leads
     how = _recipe(recipe, epochs)
-    images, start = _data_and_start(
+    images, start, divided_by = _data_and_start(
         arch,
         data,
         resolution=resolution,
@@ -80,8 +81,8 @@ def train(
     distillation = None
     if teacher is not None:
         lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
-        distillation = lesson.distillation()
-        distillation.teacher.check(images)
+        distillation = lesson.distillation(str(ranks.device()))
+        distillation.teacher.try_on(images)
     request = {
         "architecture": _architecture(start).fingerprint,
         "data": images.fingerprint,
@@ -109,7 +110,7 @@ def train(
             )
         if not ranks.leads:
             return
-        report = _finish(run, result, images)
+        report = _finish(run, result, images, divided_by=divided_by)
     for remark in result.notes:
         note(remark)
     if json:
@@ -187,16 +188,20 @@ def _keep_curve(run: "Run", curve: tuple[Any, ...]) -> None:
     run.write_json("curve.json", {"curve": [dataclasses.asdict(look) for look in curve]})
 
 
-def _finish(run: "Run", result: "TrainingResult", images: "Data") -> dict[str, Any]:
-    """Judge the best network on the test split, and keep it, the last one and what is to be told."""
+def _finish(run: "Run", result: "TrainingResult", images: "Data", *, divided_by: int) -> dict[str, Any]:
+    """Judge the best network on the test split, and keep it, the last one and what is to be told.
+
+    Checkpoints say by which seed the images were divided, which is the start's where that is a checkpoint.
+    """
     from nas.checkpoint import save_checkpoint
     from nas.evaluation import evaluate
 
     best, path, last = result.best, run.file("network.pt"), run.file("last.pt")
     judged = evaluate(best.network(), images.test, images)
-    metrics = {**best.metrics, "test_accuracy": judged.accuracy, "test_loss": judged.loss}
-    save_checkpoint(path, dataclasses.replace(best, metrics=metrics))
-    save_checkpoint(last, result.checkpoint)
+    told = {"seed": divided_by, "test_accuracy": judged.accuracy, "test_loss": judged.loss}
+    save_checkpoint(path, dataclasses.replace(best, metrics={**best.metrics, **told}))
+    last_metrics = {**result.checkpoint.metrics, "seed": divided_by}
+    save_checkpoint(last, dataclasses.replace(result.checkpoint, metrics=last_metrics))
     report = {
         "run": str(run.path),
         "checkpoint": str(path),
@@ -237,8 +242,12 @@ def _data_and_start(
     scratch: bool,
     strict: bool,
     seed: int,
-) -> "tuple[Data, Architecture | Checkpoint]":
-    """Images, and the network that fits them: classes and channels are the data's, the resolution is the file's unless given."""
+) -> "tuple[Data, Architecture | Checkpoint, int]":
+    """Images, the network that fits them, and the seed that divides them.
+
+    Classes and channels are the data's, the resolution is the file's unless given. A checkpoint's images are divided as for its
+    training: what is held out now must not be what it was trained on.
+    """
     from nas.arch import CHECKPOINTS, load_architecture
     from nas.checkpoint import load_checkpoint
     from nas.transfer import adapt
@@ -248,15 +257,18 @@ def _data_and_start(
     if arch.endswith(CHECKPOINTS) and not scratch:
         checkpoint = load_checkpoint(Path(arch))
         wanted = architecture.resolution if resolution is None else resolution
-        images = load_images(source, resolution=wanted, channels=architecture.channels, strict=strict, seed=seed)
-        return images, adapt(checkpoint, images, seed=seed)
+        # of imported weights it is not known what they were trained on
+        divided_by = division_seed(checkpoint) if checkpoint.data.fingerprint else seed
+        images = images_of(checkpoint, source, strict=strict, seed=divided_by, resolution=wanted)
+        warn_of_other_images(checkpoint, images)
+        return images, adapt(checkpoint, images, seed=seed), divided_by
     if resolution is None and arch not in REFERENCES:
         resolution = architecture.resolution
     images = load_images(source, resolution=resolution, channels=None, strict=strict, seed=seed)
     fitted = dataclasses.replace(
         architecture, resolution=images.resolution, classes=len(images.classes), channels=images.channels
     )
-    return images, fitted
+    return images, fitted, seed
 
 
 def _architecture(start: "Architecture | Checkpoint") -> "Architecture":

@@ -17,7 +17,7 @@ from nas.compression.container import SUFFIX, TensorSize, load_compressed, save_
 from nas.compression.magnitude import LEVELS, Layer, Pruned, choose_densities, layers, mask, masks
 from nas.compression.sharing import BITS, Shared, share
 from nas.compression.statistics import settled
-from nas.data import Data, Split
+from nas.data import Data
 from nas.errors import CompressionError
 from nas.evaluation import evaluate
 from nas.recipe import Recipe
@@ -261,8 +261,7 @@ class _Stages:
 
     def _drops(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, dict[float, float]]:
         """Accuracy lost on some validation images when one layer alone is pruned, by layer and density."""
-        images = self.data.validation
-        few = Split(images.images[:SCANNED_IMAGES], images.labels[:SCANNED_IMAGES])
+        few = self.data.validation.take(slice(SCANNED_IMAGES))
         network = start.network()
         parameters = dict(network.named_parameters())
         base = evaluate(network, few, self.data).accuracy

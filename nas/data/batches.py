@@ -15,6 +15,7 @@ from nas.errors import DataError
 
 DEVICE_MEMORY_SHARE = 0.5
 """Images move to the device if they take no more than this share of its free memory."""
+AT_A_TIME = 4096
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -149,14 +150,24 @@ class Batches:
         return images if self.channels_last else images.contiguous(), self._labels[rows].to(self.device)
 
     @cached_property
-    def _images(self) -> Tensor:
-        """(N, H, W, C): a pixel's channels lie together, so that one index moves them all."""
-        images = self.split.images.permute(0, 2, 3, 1).contiguous()
-        return images.to(self.device) if _fits(images, torch.device(self.device)) else images
+    def _served(self) -> tuple[Tensor, Tensor | None]:
+        """Images, (N, H, W, C), as a pixel's channels lie together, so that one index moves them all; and the rows to look at."""
+        images, rows, device = (
+            self.split.images.permute(0, 2, 3, 1).contiguous(),
+            self.split.rows,
+            torch.device(self.device),
+        )
+        if device.type == "cpu" or not _fits(len(self.split) * images[:1].nbytes, device):
+            return images, rows
+        return (images if rows is None else _chosen(images, rows, device)).to(device), None
 
-    @cached_property
+    @property
+    def _images(self) -> Tensor:
+        return self._served[0]
+
+    @property
     def _rows(self) -> Tensor | None:
-        return None if self.split.rows is None else self.split.rows.to(self._images.device)
+        return self._served[1]
 
     @cached_property
     def _labels(self) -> Tensor:
@@ -178,8 +189,17 @@ def _generator(purpose: str) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest) >> 1)
 
 
-def _fits(images: Tensor, device: torch.device) -> bool:
+def _fits(images_bytes: int, device: torch.device) -> bool:
     if device.type != "cuda":
         return True
     free_bytes, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= DEVICE_MEMORY_SHARE * free_bytes
+    return images_bytes <= DEVICE_MEMORY_SHARE * free_bytes
+
+
+def _chosen(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Some of the images on the device, brought there bit by bit: they may be more than fit into memory."""
+    here = torch.empty((len(rows), *images.shape[1:]), dtype=images.dtype, device=device)
+    for start in range(0, len(rows), AT_A_TIME):
+        part = rows[start : start + AT_A_TIME]
+        here[start : start + len(part)] = images[part].to(device)
+    return here

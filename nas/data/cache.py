@@ -25,13 +25,15 @@ class Decoded:
     """M decoded images.
 
     Attributes:
-        images: uint8, (M, R, R, C), mapped from disk; what is written to it stays in memory.
+        file: of the images, uint8, (M, R, R, C), as numpy writes it.
+        shape: of an image, (R, R, C).
         digests: (M,), hashes of the decoded pixels.
         sums: int64, (M, 2, C): per image and channel the sum of the pixels, and of their squares.
         skipped: damaged images: row and reason.
     """
 
-    images: NDArray[np.uint8]
+    file: Path
+    shape: tuple[int, int, int]
     digests: NDArray[np.bytes_]
     sums: NDArray[np.int64]
     skipped: dict[int, str]
@@ -107,8 +109,10 @@ def _open(entry: Path) -> Decoded:
         for name in FILES:
             if _sha256(entry / name) != manifest["sha256"][name]:
                 raise _DamagedError(f"{name} does not have its checksum")
+        _, rows, columns, channels = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False).shape
         return Decoded(
-            images=np.load(entry / "images.npy", mmap_mode="c", allow_pickle=False),
+            file=entry / "images.npy",
+            shape=(rows, columns, channels),
             digests=np.load(entry / "digests.npy", allow_pickle=False),
             sums=np.load(entry / "sums.npy", allow_pickle=False),
             skipped={int(index): str(reason) for index, reason in manifest["skipped"].items()},

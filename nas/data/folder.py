@@ -14,18 +14,20 @@ from nas.errors import DataError
 def folder_source(root: Path, *, progress: Progress) -> Source:
     """Index an image folder: `root/CLASS/*.png` or `root/train/CLASS/*.png` (and `test`, `validation`, `val`, `valid`).
 
-    Hidden files and files that are not images are ignored, as are class folders without an image (with a note).
+    Hidden files and files that are not images are ignored; class folders without an image, and images outside of one, are left
+    out with a note.
 
     Raises:
-        DataError: there is no image, images lie outside of a class folder, or a file cannot be read.
+        DataError: there is no image in a class folder, folders are classes as well as splits, or a file cannot be read.
     """
     files: list[Path] = []
     names: list[str] = []
     given: list[int] = []
     empty: list[Path] = []
-    for code, parent in _splits(root):
+    splits = _splits(root)
+    for code, parent in splits:
         for folder in _folders(parent):
-            found = _images(folder)
+            found = sorted(_images(folder))
             files += found
             names += [folder.name] * len(found)
             given += [code] * len(found)
@@ -51,31 +53,72 @@ def folder_source(root: Path, *, progress: Progress) -> Source:
         given=np.array(given, dtype=np.int8),
         read=read,
         where=lambda row: str(files[row].relative_to(root)),
-        notes=tuple(f"{folder.relative_to(root)} holds no image and is not taken as a class" for folder in empty),
+        notes=(
+            *(f"{folder.relative_to(root)} holds no image and is not taken as a class" for folder in empty),
+            *_remarks(root, [parent for _, parent in splits]),
+        ),
     )
 
 
 def _splits(root: Path) -> list[tuple[int, Path]]:
-    """Folders that hold class folders, with the split that each stands for."""
+    """Folders that hold class folders, with the split that each stands for.
+
+    A folder stands for a split by its name, and because its images lie in folders in it: a class may be called `train`, too.
+    """
+    holding = [folder for folder in _folders(root) if any(_images(folder))]
     named = [
-        (SPLIT_NAMES[folder.name.lower()], folder) for folder in _folders(root) if folder.name.lower() in SPLIT_NAMES
+        folder
+        for folder in holding
+        if folder.name.lower() in SPLIT_NAMES and any(any(_images(inner)) for inner in _folders(folder))
     ]
-    return named if any(code == TRAIN for code, _ in named) else [(TRAIN, root)]
+    if not named:
+        return [(TRAIN, root)]
+    others = [folder.name for folder in holding if folder.name.lower() not in SPLIT_NAMES]
+    if others:
+        split, beside = repr(named[0].name), ", ".join(map(repr, others[:3])) + " …" * (len(others) > 3)
+        raise DataError(
+            f"{root}: sub-folders must all be splits or all be classes, got {split}, which holds folders of images, beside "
+            f"{beside}; put the classes into train/, or rename {split}"
+        )
+    splits = [(SPLIT_NAMES[folder.name.lower()], folder) for folder in named]
+    if all(code != TRAIN for code, _ in splits):
+        names = ", ".join(folder.name for folder in named)
+        raise DataError(
+            f"{root}: a folder train with one sub-folder of images a class is needed, got only {names}; add it"
+        )
+    return splits
+
+
+def _remarks(root: Path, parents: list[Path]) -> list[str]:
+    """Notes on folders that are classes though they are called as splits, and on images that lie in no class folder."""
+    folders, divided = _folders(root), parents != [root]
+    remarks = [
+        f"{folder.name} is taken as a class, not as a split: its images do not lie in class folders"
+        for folder in folders
+        if not divided and folder.name.lower() in SPLIT_NAMES
+    ]
+    stray = sorted(path for folder in (root, *folders * divided) for path in folder.iterdir() if _is_image(path))
+    if stray:
+        count = "1 image lies" if len(stray) == 1 else f"{len(stray):,} images lie"
+        remarks.append(f"{count} outside of a class folder, left out: {stray[0].relative_to(root)}")
+    return remarks
 
 
 def _folders(parent: Path) -> list[Path]:
     return sorted(path for path in parent.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
-def _images(folder: Path) -> list[Path]:
+def _images(folder: Path) -> Iterator[Path]:
     """Image files in a folder and the folders below it, without hidden ones."""
-    return sorted(
+    return (
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts) and _is_image(path)
     )
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def _digests(files: list[Path], progress: Progress) -> Iterator[bytes]:

@@ -3,8 +3,7 @@
 import contextlib
 import hashlib
 import json
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +12,12 @@ from numpy.typing import NDArray
 
 from nas.data.arrays import digits_source, npz_source
 from nas.data.cache import Decoded, decoded
-from nas.data.dataset import Data, Split
+from nas.data.dataset import Data, Origin, Split
 from nas.data.decoding import Request
 from nas.data.folder import folder_source
 from nas.data.hub import hub_source
 from nas.data.idx import idx_files, idx_source
+from nas.data.mapping import mapped_images, memory_bytes
 from nas.data.parquet import parquet_files, parquet_source
 from nas.data.pixels import whole
 from nas.data.shards import shard_files, shard_source
@@ -29,7 +29,7 @@ from searchspace.files import cache_folder
 VALIDATION_SHARE, TEST_SHARE = 0.1, 0.15
 """Of every class, where the source gives no such split."""
 MEMORY_SHARE = 0.4
-"""Decoded images that take more of the machine's memory than this stay in their file, which is mapped."""
+"""Decoded images that take more of the memory that may be used than this stay in their file, which is mapped."""
 IMBALANCE_TO_TELL = 3
 """From so many times as many images of the commonest class as of the rarest on, the user is told."""
 
@@ -183,9 +183,9 @@ def _check_skipped(source: str, skipped: tuple[str, ...], images: int, *, strict
 def _assemble(
     source: Source, pictures: Decoded, division: Division, *, skipped: tuple[str, ...], notes: tuple[str, ...]
 ) -> Data:
-    _, resolution, _, channels = pictures.images.shape
+    resolution, _, channels = pictures.shape
     mean, std = _statistics(pictures.sums[division.train], resolution * resolution)
-    train, validation, test = (_split(pictures.images, source.labels, rows) for rows in division)
+    train, validation, test = _splits(pictures, source.labels, division)
     return Data(
         name=source.name,
         kind=source.kind,
@@ -204,16 +204,17 @@ def _assemble(
     )
 
 
-def _split(images: NDArray[np.uint8], labels: Rows, rows: Rows) -> Split:
-    """Some of the images: copied into memory, or left in the mapped file where all of them would not fit."""
-    chosen = torch.from_numpy(labels[rows])
-    if images.nbytes > MEMORY_SHARE * _memory_bytes():
-        return Split(torch.from_numpy(images).permute(0, 3, 1, 2), chosen, torch.from_numpy(rows))
-    return Split(torch.from_numpy(np.asarray(images[rows])).permute(0, 3, 1, 2), chosen)
-
-
-def _memory_bytes() -> int:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+def _splits(pictures: Decoded, labels: Rows, division: Division) -> Iterator[Split]:
+    """Training, validation and test: copied into memory, or left in the mapped file where all of them would not fit."""
+    everything = mapped_images(pictures.file)
+    mapped = everything.nbytes > MEMORY_SHARE * memory_bytes()
+    for rows in division:
+        places, chosen = torch.from_numpy(rows), torch.from_numpy(labels[rows])
+        origin = Origin(pictures.file, places)
+        if mapped:
+            yield Split(everything, chosen, places, origin)
+        else:
+            yield Split(everything.permute(0, 2, 3, 1)[places].permute(0, 3, 1, 2), chosen, origin=origin)
 
 
 def _statistics(sums: NDArray[np.int64], pixels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -225,7 +226,7 @@ def _statistics(sums: NDArray[np.int64], pixels: int) -> tuple[tuple[float, ...]
 
 def _fingerprint(source: Source, pictures: Decoded, division: Division) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(json.dumps([source.classes, pictures.images.shape[1:]]).encode())
+    digest.update(json.dumps([source.classes, pictures.shape]).encode())
     for rows in division:
         digest.update(pictures.digests[rows].tobytes() + source.labels[rows].astype("<i8").tobytes() + b"|")
     return digest.hexdigest()
@@ -238,12 +239,15 @@ def _remarks(source: Source, division: Division) -> list[str]:
     for split, rows in (("validation", division.validation), ("test", division.test)):
         if copies := int(np.isin(source.digests[rows], trained).sum()):
             remarks.append(f"{_count(copies)} of the {split} split are in the training split too, byte for byte")
+    contents, which = np.unique(source.digests, return_inverse=True)
+    if contradictory := len(np.unique(which * len(source.classes) + source.labels)) - len(contents):
+        remarks.append(f"{_count(contradictory)} are in several classes, byte for byte: labels contradict each other")
     counts = np.bincount(source.labels[division.train], minlength=len(source.classes))
     rarest, commonest = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[commonest] >= IMBALANCE_TO_TELL * counts[rarest]:
         remarks.append(
             f"classes are unbalanced: {_count(counts[commonest])} of {source.classes[commonest]!r} to train on, "
-            f"{_count(counts[rarest])} of {source.classes[rarest]!r}"
+            f"{_count(counts[rarest])} of {source.classes[rarest]!r}; `balance: true` in a recipe lets classes count alike"
         )
     absent = np.flatnonzero(counts == 0)
     if len(absent):

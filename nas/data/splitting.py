@@ -36,7 +36,8 @@ def divide(source: Source, rows: Rows, *, seed: int, validation: float, test: fl
     """Divide some rows of a source into training, validation and test.
 
     Splits that the source gives are kept; those it lacks are taken out of its training split, the given fraction of every
-    class (rounded, at least one image). Images with the same bytes go to the same side, as copies on both would flatter.
+    class (rounded, at least one image). Images with the same bytes go to the same side, as copies on both would flatter: where
+    some have one label and some another, all go where the first label's go.
 
     Args:
         source: the images.
@@ -48,15 +49,21 @@ def divide(source: Source, rows: Rows, *, seed: int, validation: float, test: fl
     Raises:
         DataError: fewer than two classes, a class that only validation or test has, or one too small to be divided.
     """
-    labels, given = source.labels[rows], source.given[rows]
+    given = source.given[rows]
     pool, validation_rows, test_rows = (rows[given == split] for split in (TRAIN, VALIDATION, TEST))
     _check_classes(source, pool, validation=validation_rows, test=test_rows)
     fractions = (0.0 if len(validation_rows) else validation, 0.0 if len(test_rows) else test)
+    drawn_as = _first_labels(source, pool)
     pieces = [
-        _divide_class(rows[(labels == label) & (given == TRAIN)], source, fractions=fractions, seed=seed)
-        for label in np.unique(source.labels[pool])
+        _divide_class(pool[drawn_as == label], source, source.classes[label], fractions=fractions, seed=seed)
+        for label in np.unique(drawn_as)
     ]
     train, taken_validation, taken_test = (np.sort(np.concatenate(part)) for part in zip(*pieces, strict=True))
+    for label in np.setdiff1d(source.labels[pool], source.labels[train]):
+        raise DataError(
+            f"class {source.classes[label]!r} needs images of its own to learn from, all that it has are in other classes too, "
+            "byte for byte; add images, or remove the copies"
+        )
     return Division(
         train,
         validation_rows if len(validation_rows) else taken_validation,
@@ -79,7 +86,17 @@ def _check_classes(source: Source, train: Rows, **held_out: Rows) -> None:
         )
 
 
-def _divide_class(rows: Rows, source: Source, *, fractions: tuple[float, float], seed: int) -> tuple[Rows, Rows, Rows]:
+def _first_labels(source: Source, rows: Rows) -> Rows:
+    """For each row the first of all labels that images with its bytes have among these rows."""
+    _, which = np.unique(source.digests[rows], return_inverse=True)
+    first = np.full(len(rows), len(source.classes), dtype=np.int64)
+    np.minimum.at(first, which, source.labels[rows])
+    return first[which]
+
+
+def _divide_class(
+    rows: Rows, source: Source, name: str, *, fractions: tuple[float, float], seed: int
+) -> tuple[Rows, Rows, Rows]:
     """The training rows of one class, as (training, validation, test).
 
     Every image draws a number from the seed and its own content, whatever else is there; the lowest are held out.
@@ -96,7 +113,7 @@ def _divide_class(rows: Rows, source: Source, *, fractions: tuple[float, float],
     if cuts[-1] >= len(rows):
         needed = 1 + sum(fraction > 0 for fraction in fractions)
         raise DataError(
-            f"class {source.classes[source.labels[rows[0]]]!r} needs at least {needed} different images to be divided into "
+            f"class {name!r} needs at least {needed} different images to be divided into "
             f"training and held-out splits, got {len(ends)}; add images, or remove the class"
         )
     return rows[cuts[2] :], rows[: cuts[1]], rows[cuts[1] : cuts[2]]

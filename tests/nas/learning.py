@@ -1,5 +1,7 @@
 """A small data set that can be learned in seconds, and a small network to learn it."""
 
+import dataclasses
+
 import torch
 
 from nas.data import Data, Split
@@ -41,6 +43,16 @@ def shapes(images: int = 160, *, seed: int = 0) -> Data:
         test=test,
         class_counts=tuple(torch.bincount(train.labels).tolist()),
     )
+
+
+def mapped(data: Data) -> Data:
+    """The same data as it is served where images are mapped: all of them in one tensor, in another order."""
+    splits = (data.train, data.validation, data.test)
+    order = torch.randperm(sum(map(len, splits)), generator=torch.Generator().manual_seed(0))
+    images = torch.cat([split.images for split in splits])[order]
+    rows = torch.split(torch.argsort(order), [len(split) for split in splits])
+    train, validation, test = (Split(images, split.labels, part) for split, part in zip(splits, rows, strict=True))
+    return dataclasses.replace(data, train=train, validation=validation, test=test)
 
 
 def small(*, dropout: float = 0.0) -> Architecture:

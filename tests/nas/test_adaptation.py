@@ -41,6 +41,7 @@ from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
 from searchspace.width import drop_block, droppable, set_widths, widths
 from tests.nas.family import DATA, SHORT, TINY, Events, FakeModel, SlowDevice, fake_ms, family, trained
+from tests.nas.learning import mapped
 from tests.nas.test_calibration import Ignorant
 
 LONG = Recipe(images=160, batch_size=16, lr=0.02, flip=False)
@@ -243,6 +244,10 @@ def test_the_first_rung_is_judged_on_a_part_of_the_hold_out_split(
     part = Split(DATA.validation.images[::3], DATA.validation.labels[::3])
     assert score is not None
     assert score.accuracy == evaluate(load_checkpoint(job.result).network(), part, DATA).accuracy
+    (elsewhere,) = Tuner(mapped(DATA), 1).run(
+        [dataclasses.replace(job, result=tmp_path / "c.pt")], on_done=lambda done: None
+    )
+    assert elsewhere == score, "of mapped images others were looked at"
 
 
 # The whole of it

@@ -86,6 +86,44 @@ def test_a_warm_start_is_the_most_similar_network_s(tmp_path: Path) -> None:
     assert "inherited_from" not in load_checkpoint(climbing.checkpoint(small(), 0)).metrics
 
 
+class Killed(BaseException):
+    """Stands in for a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize("relatives", [0, 1])
+def test_a_warm_start_that_was_interrupted_goes_on_though_others_were_trained_meanwhile(
+    tmp_path: Path, relatives: int
+) -> None:
+    fire = small().blocks[2].__class__
+    first, child, nearer = (
+        dataclasses.replace(small(), blocks=(*small().blocks, fire(squeeze=4, expand1x1=8, expand3x3=wide)))
+        for wide in (4, 16, 15)
+    )
+
+    def climbing(name: str, **options: object) -> CandidateTrainer:
+        return trainer(tmp_path / name, Fidelity(images=240), warm_start=True, **options)
+
+    def dying(what: str, done: int, total: int | None) -> None:
+        if done >= 160:  # after the first epoch, whose end was kept
+            raise Killed
+
+    for name in ("whole", "killed"):
+        for architecture in (first,)[:relatives]:
+            climbing(name)(architecture, 0)
+    score = climbing("whole")(child, 0)
+    with pytest.raises(Killed):
+        climbing("killed", on_progress=dying)(child, 0)
+    assert list((tmp_path / "killed").glob("*.state"))
+    climbing("killed")(nearer, 0)
+    again = climbing("killed")(child, 0)
+    assert (again.accuracy, again.loss, again.training_loss) == (score.accuracy, score.loss, score.training_loss)
+    one, other = (load_checkpoint(climbing(name).checkpoint(child, 0)) for name in ("whole", "killed"))
+    assert all(torch.equal(tensor, other.state[name]) for name, tensor in one.state.items())
+    assert other.metrics.get("inherited_from") == one.metrics.get("inherited_from")
+    assert ("inherited_from" in one.metrics) == bool(relatives)
+    assert not [path for path in (tmp_path / "killed").iterdir() if path.suffix != ".pt"]
+
+
 def test_an_absurd_learning_rate_fails_the_candidate(tmp_path: Path) -> None:
     absurd = dataclasses.replace(trainer(tmp_path, Fidelity(images=64)), recipe=dataclasses.replace(RECIPE, lr=1e30))
     with pytest.raises(Diverged):

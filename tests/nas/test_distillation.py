@@ -1,14 +1,20 @@
 """Distillation: the loss is the textbook's, teachers are asked once, students see what their teacher saw."""
 
 import dataclasses
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+from urllib.error import URLError
 
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import nas.soft_labels
 from nas.checkpoint import Checkpoint, save_checkpoint
 from nas.data import Augmentation, Batches
 from nas.deployment import export_onnx, first_images
@@ -107,6 +113,29 @@ def test_an_interrupted_teacher_goes_on(taught: Checkpoint, tmp_path: Path, monk
         assert torch.equal(one, other)
 
 
+def test_on_a_full_disk_what_was_answered_is_kept_and_the_rest_is_one_line(
+    taught: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.soft_labels.CHUNK", 30)
+    teacher, asked = counting(checkpoint_teacher(taught))
+    write = nas.soft_labels._write
+
+    def full(file: BinaryIO, offset: int, content: bytes) -> None:
+        if offset:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(file, offset, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.soft_labels._write", full)
+        with pytest.raises(TrainingError, match=r"cannot be kept there \(No space left on device\); free it"):
+            soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "full")
+    soft = soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "full")
+    assert sum(asked) == len(DATA.train) + 30, "the first chunk has been asked again"
+    whole = soft_labels(teacher, DATA, CHANGES, replicas=1, folder=tmp_path / "whole")
+    assert torch.equal(soft.replicas[0], whole.replicas[0])
+    assert not soft.notes
+
+
 @pytest.mark.parametrize("what", ["labels", "length", "journal"])
 def test_a_damaged_cache_is_made_again_and_said(taught: Checkpoint, tmp_path: Path, what: str) -> None:
     teacher, asked = counting(checkpoint_teacher(taught))
@@ -200,6 +229,30 @@ def linear(outputs: int) -> Callable[[], nn.Module]:
     return lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
 
 
+def needs(name: str) -> nn.Module:
+    raise AssertionError(name)
+
+
+def away() -> nn.Module:
+    raise URLError("Name or service\nnot known")
+
+
+class Tupled(nn.Module):
+    def forward(self, images: Tensor) -> tuple[Tensor]:
+        return (images.mean((2, 3)),)
+
+
+def onnx_file(path: Path, *, shape: list[object], kind: int = onnx.TensorProto.FLOAT) -> Path:
+    """A model that flattens its input, with metadata that means something to another program."""
+    take = onnx.helper.make_tensor_value_info("x", kind, shape)
+    give = onnx.helper.make_tensor_value_info("y", kind, None)
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Flatten", ["x"], ["y"])], "g", [take], [give])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=10)
+    onnx.helper.set_model_props(model, {"classes": "cat,dog", "input": "[3]"})
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
 def test_teachers_that_do_not_fit_are_refused(taught: Checkpoint, tmp_path: Path) -> None:
     other = dataclasses.replace(DATA, classes=("left", "right", "bottom"))
     with pytest.raises(TrainingError, match="must have the data's classes, left, right, bottom, got left, right, top"):
@@ -212,10 +265,52 @@ def test_teachers_that_do_not_fit_are_refused(taught: Checkpoint, tmp_path: Path
         (str(tmp_path / "none.onnx"), "must be a readable file"),
         ("no.such.module:function", "must be a checkpoint, an ONNX file or a function"),
         ("tests.nas.learning:small", "must return a torch module, got Architecture"),
+        ("tests.nas.test_distillation:needs", "called without arguments, got: TypeError: needs"),
+        ("tests.nas.test_distillation:away", "got: URLError: <urlopen error Name or service not known>"),
+        (str(onnx_file(tmp_path / "a.onnx", shape=[1, 8, 8])), r"one float32 input \(N, C, R, R\), got tensor"),
+        (
+            str(onnx_file(tmp_path / "b.onnx", shape=["n", "h", "w", 3], kind=onnx.TensorProto.UINT8)),
+            r"must have one float32 input \(N, C, R, R\), got tensor\(uint8\)",
+        ),
+        (str(onnx_file(tmp_path / "c.onnx", shape=[1, 1, 8, 9])), "must take square images"),
     ):
         with pytest.raises(TrainingError, match=message) as caught:
             load_teacher(source)
         assert "\n" not in str(caught.value)
+
+
+def test_teachers_that_cannot_answer_are_refused_before_they_are_needed(taught: Checkpoint, tmp_path: Path) -> None:
+    checkpoint_teacher(taught).try_on(DATA)
+    colour = dataclasses.replace(DATA, channels=3, mean=DATA.mean * 3, std=DATA.std * 3)
+    for teacher, data, message in (
+        (checkpoint_teacher(taught), colour, "a teacher of images of 3 channels is needed, got one of 1"),
+        (
+            load_teacher(str(onnx_file(tmp_path / "a.onnx", shape=[1, 5, 8, 8]))),
+            DATA,
+            "of 1 channels is needed, got one of 5",
+        ),
+        (
+            load_teacher(str(onnx_file(tmp_path / "b.onnx", shape=[1, 3, 8, 8]))),
+            DATA,
+            "3 classes apart, got outputs of",
+        ),
+        (
+            load_teacher(str(onnx_file(tmp_path / "c.onnx", shape=[1, "c", 9, "w"]))),
+            DATA,
+            "3 classes apart, got outputs of",
+        ),
+        (
+            module_teacher(nn.Conv2d(3, 3, 1), name="conv"),
+            DATA,
+            r"must answer images of shape \(1, 1, 8, 8\), got: Runtime",
+        ),
+        (module_teacher(Tupled(), name="tupled"), DATA, "must tell the data's 3 classes apart, got tuple"),
+    ):
+        with pytest.raises(TrainingError, match=message) as caught:
+            teacher.try_on(data)
+        assert "\n" not in str(caught.value)
+    grey = onnx_file(tmp_path / "grey.onnx", shape=["n", 3, 1, 1])
+    assert load_teacher(str(grey)).logits(torch.zeros(2, 1, 8, 8), DATA).shape == (2, 3), "grey images as colour ones"
 
 
 def test_refusals(taught: Checkpoint) -> None:

@@ -16,10 +16,10 @@ from latency.device import Device
 from latency.errors import DeviceUnreachable
 from latency.fake import FakeDevice
 from latency.settings import RuntimeSettings
-from nas.checkpoint import load_checkpoint
+from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.data import Data, load_data
 from nas.deployment import accuracy, first_images
-from nas.errors import BudgetError, StudyError
+from nas.errors import BudgetError, Diverged, StudyError
 from nas.fidelity import Fidelity
 from nas.finalists import pareto_front
 from nas.recipe import load_recipe
@@ -27,6 +27,8 @@ from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
 from nas.shipping.int8 import MAX_DROP
 from nas.storage import STUDY_FILE
+from nas.threads import Setup
+from nas.training import TrainingResult, train
 from searchspace.architecture import Architecture, lower
 from searchspace.space import parse_space
 
@@ -136,6 +138,16 @@ def test_every_exported_file_predicts_as_its_checkpoint(found: tuple[Path, Searc
         with torch.inference_mode():
             wanted = load_checkpoint(finalist.checkpoint).network()(images).numpy()
         assert np.abs(logits - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def test_every_training_of_a_search_has_the_layout_that_was_measured_once(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.search.known_setup", lambda *_, **__: Setup(1, channels_last=False))
+    search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=2, finalists=1))
+    trained = [load_checkpoint(path) for path in tmp_path.rglob("*.pt")]
+    assert len(trained) > 2
+    assert {one.recipe["channels_last"] for one in trained} == {False}
 
 
 def test_the_same_request_again_trains_nothing_and_finds_the_same(
@@ -292,3 +304,35 @@ def test_candidates_whose_loss_becomes_infinite_fail_and_a_search_of_nothing_els
     monkeypatch.setattr("nas.search.load_recipe", lambda name: absurd)
     with pytest.raises(StudyError, match="the loss of 3 of 3 became infinite"):
         search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=3))
+
+
+def test_the_next_candidate_takes_the_place_of_a_finalist_whose_loss_becomes_infinite(
+    found: tuple[Path, SearchResult], digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, result = found
+    bad = result.finalists[0].tried.architecture
+    more = dataclasses.replace(SETTINGS, trials=8)
+    run = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(run / "finalists")
+
+    def diverging(start: Checkpoint, *arguments: object, **options: object) -> TrainingResult:
+        if start.architecture == bad:
+            raise Diverged("the loss became nan within 9 images; lower it")
+        return train(start, *arguments, **options)  # type: ignore[arg-type]
+
+    events = [Silence(), Silence()]
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.finalists.train", diverging)
+        without = search(run, digits, more, events[0])
+    again = search(run, digits, more, events[1])
+    for heard, one in zip(events, (without, again), strict=True):
+        assert len(one.finalists) >= min(SETTINGS.finalists, result.outcomes["complete"] - 1)
+        assert bad not in {finalist.tried.architecture for finalist in one.finalists}
+        message = f"finalist {bad.fingerprint} failed: the loss became nan within 9 images; the next candidate"
+        assert len([note for note in heard.notes if note.startswith(message)]) == 1
+
+    shutil.rmtree(run / "finalists")
+    with monkeypatch.context() as patched:
+        patched.setattr("nas.finalists.train", lambda *_, **__: (_ for _ in ()).throw(Diverged("the loss became nan")))
+        with pytest.raises(StudyError, match=r"trained fully, but the loss of all \d became infinite"):
+            search(run, digits, more)

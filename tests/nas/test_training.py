@@ -1,5 +1,6 @@
 """Training learns, repeats itself under a seed, survives being killed, and says so when it diverges."""
 
+import dataclasses
 import errno
 import os
 import signal
@@ -13,10 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from nas.checkpoint import Checkpoint, load_checkpoint, pack, save_checkpoint, unpack
-from nas.data import Batches
+from nas.data import Batches, Split
 from nas.errors import CheckpointError, Diverged, TrainingError
 from nas.evaluation import evaluate
-from nas.optimisation import learning_rate
+from nas.optimisation import class_weights, cross_entropy, learning_rate
 from nas.recipe import Recipe
 from nas.training import TrainingResult, train
 from searchspace.errors import NasError
@@ -195,10 +196,6 @@ def test_early_stop(tmp_path: Path) -> None:
 
 
 def test_classes_count_alike_where_that_is_wanted() -> None:
-    import dataclasses
-
-    from nas.data import Split
-
     rows = torch.cat([torch.nonzero(DATA.train.labels == 0)[:, 0], torch.nonzero(DATA.train.labels == 1)[:3, 0]])
     split = Split(DATA.train.images[rows], DATA.train.labels[rows])
     data = dataclasses.replace(
@@ -213,6 +210,28 @@ def test_classes_count_alike_where_that_is_wanted() -> None:
             return float(network(images).softmax(1)[:, 1].mean())
 
     assert share_of_rare(True) > share_of_rare(False)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_in_a_balanced_loss_every_class_has_an_equal_share(smoothing: float) -> None:
+    """Over an epoch, however images fall into batches; of images that are alike to the network."""
+    labels = torch.tensor([0] * 34 + [1] * 4 + [2] * 2)[torch.randperm(40)]
+    data = dataclasses.replace(
+        DATA, train=Split(DATA.train.images[:40], labels), class_counts=tuple(torch.bincount(labels).tolist())
+    )
+    weights = class_weights(Recipe(epochs=1, balance=True), data)
+    shares = torch.zeros(3)
+    for batch in labels.split(8):
+        logits = F.one_hot(batch, 3).float().requires_grad_()
+        cross_entropy(logits, batch, weights, smoothing=smoothing).backward()  # type: ignore[no-untyped-call]
+        assert logits.grad is not None
+        shares += torch.stack([logits.grad[batch == label].abs().sum() for label in range(3)])
+    torch.testing.assert_close(shares / shares.sum(), torch.full((3,), 1 / 3))
+    everything = torch.randn(40, 3)
+    torch.testing.assert_close(
+        cross_entropy(everything, labels, torch.ones(3), smoothing=smoothing),
+        F.cross_entropy(everything, labels, label_smoothing=smoothing),
+    )
 
 
 def test_drop_path_leaves_branches_out_while_training_only() -> None:
@@ -231,8 +250,6 @@ def test_divergence_is_an_error_that_says_what_to_do() -> None:
 
 
 def test_data_of_another_kind_is_refused() -> None:
-    import dataclasses
-
     for change, message in (
         ({"classes": 5}, "classes must be the architecture's, which has 5, got 3"),
         ({"channels": 3}, "channels"),
@@ -337,8 +354,6 @@ def test_stopped_early_and_resumed(tmp_path: Path) -> None:
 
 
 def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
-    import dataclasses
-
     state = tmp_path / "state.pt"
     result = train(small(), DATA, BRIEF, state_file=state)
     other: list[tuple[Any, Any, Recipe, int]] = [

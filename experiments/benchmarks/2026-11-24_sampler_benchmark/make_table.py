@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from nas.data import Data, load_data
-from nas.data.dataset import Split
 from nas.recipe import load_recipe
 from nas.survey import RecordingSuggest
 from nas.training import train
@@ -99,8 +98,7 @@ def main() -> None:
     torch.set_num_threads(1)
     space = load_benchmark_space()
     data = load_data(asked.data, resolution=space.resolution[0])
-    fewer = Split(data.validation.images[:VALIDATION], data.validation.labels[:VALIDATION])
-    data = dataclasses.replace(data, validation=fewer)
+    data = dataclasses.replace(data, validation=data.validation.take(slice(VALIDATION)))
     asked.work.mkdir(parents=True, exist_ok=True)
     path = asked.work / f"{asked.name}.{part}of{parts}.jsonl"
     done = len(path.read_text().splitlines()) if path.exists() else 0

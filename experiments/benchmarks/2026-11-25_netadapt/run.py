@@ -44,7 +44,6 @@ from nas.adaptation import netadapt, trimming
 from nas.calibration import Calibrated
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Batches, Data, load_data
-from nas.data.dataset import Split
 from nas.deployment import onnx_model
 from nas.evaluation import as_trained, evaluate
 from nas.family import Family
@@ -91,8 +90,7 @@ class Work:
     def data(self) -> Data:
         """CIFAR-10, part of its hold-out split left aside to save time."""
         data = as_trained(load_data(self.source, resolution=32, channels=3), self.start)
-        fewer = Split(data.validation.images[:HOLD_OUT], data.validation.labels[:HOLD_OUT])
-        return dataclasses.replace(data, validation=fewer)
+        return dataclasses.replace(data, validation=data.validation.take(slice(HOLD_OUT)))
 
     def seed(self, seed: int) -> Path:
         return self.folder / f"seed-{seed}"

@@ -17,6 +17,8 @@ import pytest
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.cli import main
 from nas.deployment import random_checkpoint
+from nas.distillation import Distillation, Lesson
+from nas.errors import TrainingError
 from tests.nas.learning import small
 
 
@@ -98,6 +100,29 @@ def test_a_checkpoint_is_trained_from_its_weights_unless_told(nas: Shell) -> Non
     assert not weights["scratch"].allclose(start, atol=1e-2)
 
 
+def test_images_that_a_checkpoint_was_trained_on_are_never_held_out_from_its_further_training(nas: Shell) -> None:
+    Path("none.yaml").write_text("images: 2\nbatch_size: 2\nlr: 1e-12\n")
+    common = ("--recipe", "none.yaml", "--threads", 1)
+    first = nas.json("train", "small.json", *common, "--seed", 3, "--out", "first")
+    further = ("train", first["checkpoint"], *common, "--seed", 5, "--out")
+    code, _, err = nas(*further, "further")
+    assert code == 0 and "may have seen" not in err
+    nas.json("train", first["checkpoint"], *common, "--seed", 5, "--from-scratch", "--out", "scratch")
+    records = {name: load_checkpoint(Path(name) / "network.pt") for name in ("first", "further", "scratch")}
+    assert (
+        records["further"].data.fingerprint == records["first"].data.fingerprint != records["scratch"].data.fingerprint
+    )
+    assert [one.metrics["seed"] for one in records.values()] == [3, 3, 5]
+    assert load_checkpoint(Path("further/last.pt")).metrics["seed"] == 3
+    judged = nas.json("evaluate", "further/network.pt")
+    assert judged["accuracy"] == records["further"].metrics["test_accuracy"]
+
+    other = dataclasses.replace(records["first"], metrics={**records["first"].metrics, "seed": 4})
+    save_checkpoint(Path("other.pt"), other)
+    code, _, err = nas("train", "other.pt", *common, "--out", "other")
+    assert code == 0 and "some held out here it may have seen" in err
+
+
 def test_export_without_weights_says_so(nas: Shell) -> None:
     code, out, err = nas("export", "small.json", "--json")
     assert code == 0
@@ -173,6 +198,37 @@ def test_a_teacher_on_the_command_line(nas: Shell) -> None:
     )
     assert "was started with teacher" in nas.error(*taught[:-4], "--out", "taught")
     assert "in [0, 1], got 3" in nas.error(*taught[:-1], "other", "--distill-weight", 3)
+
+
+def test_a_teacher_of_the_user_s_own_file(nas: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    Path("my_teacher.py").write_text(
+        "from torch import nn\ndef make(outputs=10):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))\n"
+        "def other():\n    return make(9)\n"
+    )
+    train = ("train", "small.json", "--threads", 1, "--epochs", 0.1, "--replicas", 1, "--out", "run")
+    assert "my_teacher:other: a teacher must tell the data's 10 classes apart" in nas.error(
+        *train, "--teacher", "my_teacher:other"
+    )
+    nas.json(*train, "--teacher", "my_teacher:make")
+
+
+def test_each_of_several_processes_asks_its_teacher_on_its_own_card(
+    nas: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr("nas.cli.console.stderr.quiet", False)  # set back afterwards
+
+    def distillation(lesson: Lesson, device: str | None = None) -> Distillation:
+        asked.append((lesson.teacher, device))
+        raise TrainingError("no card here")
+
+    monkeypatch.setattr(Lesson, "distillation", distillation)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    for name, value in (("RANK", 1), ("WORLD_SIZE", 2), ("LOCAL_RANK", 1)):
+        monkeypatch.setenv(name, str(value))
+    code, _, _ = nas("train", "small.json", "--teacher", "big.pt")
+    assert (code, asked) == (2, [("big.pt", "cuda:1")])
 
 
 def test_a_training_that_diverges_says_so_and_frees_its_folder(nas: Shell) -> None:

@@ -1,16 +1,23 @@
-"""What a compression is asked for is judged before it begins."""
+"""Deep Compression as a whole: what it refuses before it begins, and what its stages look at."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
+from nas.compression import squeezing
+from nas.compression.magnitude import layers
 from nas.compression.squeezing import Settings, compressible
+from nas.data import Data
 from nas.deployment import random_checkpoint
 from nas.errors import CompressionError
 from nas.recipe import Recipe
+from nas.run import Run
+from nas.training import train
 from searchspace.architecture import Architecture
-from searchspace.blocks import Conv
+from searchspace.blocks import ClassicHead, Conv
 from tests.nas.compression.test_container import SMALL
+from tests.nas.learning import RESOLUTION, mapped, shapes
 
 SETTINGS = Settings(retrain=Recipe(epochs=1), tune=Recipe(epochs=1))
 
@@ -32,3 +39,28 @@ def test_what_cannot_be_done_is_said() -> None:
     tiny = random_checkpoint(Architecture((Conv(cout=8),), resolution=8, classes=2))
     with pytest.raises(CompressionError, match="nothing to compress"):
         compressible(tiny, SETTINGS)
+
+
+DATA = shapes()
+WIDE = Architecture((Conv(cout=8), Conv(cout=32), Conv(cout=16)), ClassicHead(), RESOLUTION, 1, 3)
+
+
+class Silence:
+    def note(self, message: str) -> None: ...
+    def progress(self, what: str, done: int, total: int | None) -> None: ...
+
+
+def test_mapped_images_tell_the_densities_that_the_same_in_memory_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(squeezing, "SCANNED_IMAGES", 30)
+    how = Recipe(epochs=3, batch_size=16, lr=0.1, flip=False)
+    start = train(WIDE, DATA, how).checkpoint
+
+    def densities(data: Data, name: str) -> dict[str, float]:
+        (tmp_path / name).mkdir()
+        settings = Settings(density=0.2, retrain=how, tune=how)
+        stages = squeezing._Stages(Run(tmp_path / name, "compress", {}), data, settings, Silence())
+        return stages.densities(start, layers(start))
+
+    assert densities(DATA, "memory") == densities(mapped(DATA), "mapped")

@@ -86,6 +86,17 @@ def class_only_in_validation(root: Path) -> Path:
     return root
 
 
+def splits_beside_classes(root: Path) -> Path:
+    make_folder(root / "train", IMAGES, LABELS)
+    return make_folder(root, IMAGES[:4], [5, 6, 7, 8])
+
+
+def splits_without_training(root: Path) -> Path:
+    make_folder(root / "val", IMAGES, LABELS)
+    make_folder(root / "test", IMAGES, LABELS)
+    return root
+
+
 def parquet_without_labels(root: Path) -> Path:
     return make_parquet(root / "a.parquet", IMAGES, LABELS, columns=("image", "caption_id"))
 
@@ -243,6 +254,11 @@ def idx_two_sets(root: Path) -> Path:
         (too_few_undamaged, "8 images damaged and left out: class '1' needs at least 3 different images .* got 2"),
         (class_only_in_test, "class '2' is in the test split but not in the training split"),
         (class_only_in_validation, "class '7' is in the validation split but not in the training split"),
+        (
+            splits_beside_classes,
+            "all be splits or all be classes, got 'train', .* beside '5', '6', '7' …; put the classes into",
+        ),
+        (splits_without_training, "a folder train with one sub-folder .* is needed, got only test, val"),
         (parquet_without_labels, "a column of labels is needed .* got columns image, caption_id"),
         (parquet_without_images, "a column of encoded images .* got columns text, label"),
         (parquet_cut_short, "cannot be read as Parquet .* cut short"),

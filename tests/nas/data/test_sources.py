@@ -104,6 +104,36 @@ def test_hidden_and_foreign_files_are_ignored(tmp_path: Path) -> None:
     assert any("empty holds no image" in note for note in littered.notes)
 
 
+def test_a_class_may_be_called_as_a_split_is(tmp_path: Path) -> None:
+    for name, images in (("bus", IMAGES[:20]), ("train", IMAGES[20:])):
+        for index, image in enumerate(images):
+            path = tmp_path / name / f"{index}.png"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(encoded(image))
+    data = load_data(str(tmp_path))
+    assert data.classes == ("bus", "train")
+    assert data.notes == ("train is taken as a class, not as a split: its images do not lie in class folders",)
+    assert len(data.train) + len(data.validation) + len(data.test) == 40
+
+
+def test_images_outside_of_a_class_folder_are_named_and_left_out(tmp_path: Path) -> None:
+    plain = load_data(str(make_folder(tmp_path / "plain" / "train", IMAGES, LABELS).parent))
+    assert plain.notes == ()
+    root = make_folder(tmp_path / "strayed" / "train", IMAGES, LABELS).parent
+    (root / "test").mkdir()
+    (root / "test" / "unlabelled.png").write_bytes(encoded(TEST_IMAGES[0]))
+    strayed = load_data(str(root))
+    assert strayed.fingerprint == plain.fingerprint
+    assert strayed.notes == ("1 image lies outside of a class folder, left out: test/unlabelled.png",)
+    (root / "train" / "b.png").write_bytes(encoded(TEST_IMAGES[1]))
+    (root / "a.png").write_bytes(encoded(TEST_IMAGES[2]))
+    told = load_data(str(root)).notes
+    assert told == ("3 images lie outside of a class folder, left out: a.png",)
+    classes = make_folder(tmp_path / "classes", IMAGES, LABELS)
+    (classes / "c.png").write_bytes(encoded(TEST_IMAGES[0]))
+    assert load_data(str(classes)).notes == ("1 image lies outside of a class folder, left out: c.png",)
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_idx_files(tmp_path: Path, compressed: bool) -> None:
     folder = make_idx(tmp_path / "mnist", "train", GREY, LABELS, compressed=compressed)
@@ -238,7 +268,8 @@ def test_unbalanced_and_absent_classes_are_reported(tmp_path: Path) -> None:
     skewed = make_parquet(tmp_path / "skewed.parquet", IMAGES, [0] * 32 + [2] * 8, names=["cat", "dog", "eel"])
     assert load_data(str(balanced)).notes == ()
     assert load_data(str(skewed)).notes == (
-        "classes are unbalanced: 24 images of 'cat' to train on, 6 images of 'eel'",
+        "classes are unbalanced: 24 images of 'cat' to train on, 6 images of 'eel'; "
+        "`balance: true` in a recipe lets classes count alike",
         "no training image has the class 'dog'",
     )
 

@@ -13,6 +13,7 @@ from nas.data.loading import whole_test_images
 from nas.data.pixels import decode
 from nas.data.source import TRAIN, Source, content_digest, digest_array
 from nas.data.splitting import Division, divide
+from nas.errors import DataError
 from tests.nas.data.making import alternating_labels, make_folder, make_npz, random_images
 
 LABELS = st.lists(st.integers(0, 3), max_size=150).map(
@@ -69,6 +70,42 @@ def test_copies_of_an_image_stay_together(copies: list[int], seed: int) -> None:
     held = [set(digests[rows[first[rows]]].tolist()) for rows in parts]
     assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
     assert all(held)
+
+
+@settings(deadline=None)
+@given(copies=st.lists(st.tuples(st.integers(0, 39), st.integers(0, 3)), max_size=60), seed=st.integers(0, 5))
+def test_copies_under_several_labels_stay_together_too(copies: list[tuple[int, int]], seed: int) -> None:
+    """Each class has ten images of its own, of whom no other class has a copy."""
+    own = np.arange(80)
+    digests = distinct(80)[np.concatenate([own, np.array([index for index, _ in copies], dtype=np.int64)])]
+    labels = np.concatenate([own % 4, np.array([label for _, label in copies], dtype=np.int64)])
+    parts = split(labels, digests, seed=seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(labels)))
+    held = [set(digests[rows].tolist()) for rows in parts]
+    assert not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    assert set(labels[parts.train].tolist()) == {0, 1, 2, 3}
+
+
+def test_contradictory_labels_are_told_and_a_class_of_copies_only_is_refused(tmp_path: Path) -> None:
+    images = random_images(40)
+    twice = np.concatenate([images, images[:3]])
+    labels = np.concatenate([alternating_labels(40), 1 - alternating_labels(3)])
+    notes = load_data(str(make_npz(tmp_path / "a.npz", {"x": twice, "y": labels}))).notes
+    assert "3 images are in several classes, byte for byte: labels contradict each other" in notes
+    only = {"x": np.concatenate([images, images[:1]]), "y": np.append(alternating_labels(40), 2)}
+    copied = str(make_npz(tmp_path / "b.npz", only))
+    said = [_said(copied, seed) for seed in range(12)]
+    assert "" in said, "its image was not to train on with any seed"
+    (refusal,) = set(said) - {""}
+    assert "class '2' needs images of its own to learn from" in refusal
+
+
+def _said(path: str, seed: int) -> str:
+    try:
+        load_data(path, seed=seed)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def test_seeds_divide_differently_and_repeatably() -> None:
