@@ -20,7 +20,7 @@ from nas.errors import StudyError
 from nas.urls import shown, without_secrets
 
 Result = TypeVar("Result")
-_LASTING = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_LASTING = (StudyError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What waiting does not help."""
 
@@ -99,7 +99,7 @@ class Mirror:
         while True:
             try:
                 return act(*_opened(self.url))
-            except (StudyError, *_LASTING):
+            except _LASTING:
                 raise
             except Exception as error:
                 if time.monotonic() > deadline or getattr(error, "errno", None) in _FULL:

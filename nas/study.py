@@ -38,7 +38,7 @@ ADOPTED = "adopted"  # from which study; and how such trials are counted
 LOOK_EVERY_S, LOOK_AT_LAST_EVERY_S = 0.2, 2.0  # while others train what is still wanted
 COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, INTERRUPTED = "complete", "pruned", "infeasible", "duplicate", "interrupted"
 CONSTRAINT = "constraints:"
-"""What Optuna writes before a constraint's name, as `optuna.Trial.set_constraint` does (of Optuna 5), which reads first."""
+"""Begins the name of the attribute that holds a constraint, as `optuna.Trial.set_constraint` of Optuna 5, which reads first."""
 
 
 class Prediction(Protocol):
