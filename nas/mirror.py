@@ -8,6 +8,7 @@ not answer for a while is waited for, as a database is.
 import errno
 import functools
 import os
+import secrets
 import tempfile
 import time
 from collections.abc import Callable
@@ -36,14 +37,17 @@ class Mirror:
     url: str
 
     def check(self) -> None:
-        """Whether the place can be used.
+        """Write a small file there and remove it again.
 
         Raises:
-            StudyError: it cannot.
+            StudyError: the place cannot be used.
         """
         try:
             files, folder = _opened(self.url)
             files.makedirs(folder, exist_ok=True)
+            trial = f"{folder}/{secrets.token_hex(8)}.part"
+            files.pipe_file(trial, b"pocketnas")
+            files.rm_file(trial)
         except StudyError:
             raise
         except Exception as error:  # drivers raise whatever their libraries do
