@@ -11,21 +11,25 @@ server. What a dead one was at is queued once more, and goes on from its checkpo
 import os
 import socket
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
+from datetime import datetime
+from functools import partial
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages._heartbeat import HeartbeatThread
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
+from nas.beating import Beating
 from nas.database import ServerStorage
-from nas.proxy import Beating, ProxyStorage
+from nas.proxy import ProxyStorage
 from nas.sampling.history import CANDIDATE, OUTCOME
 
-WORKER, DEATHS = "worker", "deaths"
-LOOKS = 500  # for a trial that was asked for before ours to say what it trains
-LOOK_EVERY_S = 0.02
+WORKER, DEATHS, FAILED = "worker", "deaths", "failed"
+LOOKS = 150  # for a trial that was asked for before ours to say what it trains
+LOOK_EVERY_S, LOOK_AT_LAST_EVERY_S = 0.02, 0.5
 DEATHS_AT_MOST = 5  # of processes at one candidate; then it is taken to be what kills them
+UNSIGNED_S = 30.0  # for a process to write its name on its trial
 
 
 def worker_name(pid: int | None = None) -> str:
@@ -33,88 +37,116 @@ def worker_name(pid: int | None = None) -> str:
     return f"{socket.gethostname()}:{pid or os.getpid()}"
 
 
-def sign(trial: Trial) -> None:
-    """Write this process's name on a trial."""
-    trial.set_user_attr(WORKER, worker_name())
+def take(study: optuna.Study, trials: Sequence[FrozenTrial]) -> int:
+    """Begin a trial, with this process's name on it before anything is decided: the first that is queued, or a new one.
+
+    Args:
+        study: the study.
+        trials: all of it, as read just before.
+
+    Returns:
+        Its id.
+    """
+    trial_id = _pop(study, trials)
+    if trial_id is None:
+        trial_id = study._storage.create_new_trial(study._study_id)
+    study._storage.set_trial_user_attr(trial_id, WORKER, worker_name())
+    return trial_id
 
 
-def beating(study: optuna.Study, trial: Trial) -> nullcontext[None] | HeartbeatThread | Beating:
+def _pop(study: optuna.Study, trials: Sequence[FrozenTrial]) -> int | None:
+    for trial in trials:
+        if trial.state == TrialState.WAITING:
+            with suppress(UpdateFinishedTrialError):
+                if study._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                    return trial._trial_id
+    return None
+
+
+def beating(study: optuna.Study, trial_id: int) -> nullcontext[None] | Beating:
     """Tells the others, inside the ``with``, that this process is at the trial."""
     server = _server(study)
-    if isinstance(server, ProxyStorage):
-        return Beating(server, trial._trial_id)
-    return nullcontext() if server is None else HeartbeatThread(trial._trial_id, server)
+    return nullcontext() if server is None else Beating(partial(server.beat, trial_id))
 
 
-def in_flight(study: optuna.Study, *, before: int | None = None) -> list[FrozenTrial]:
-    """Trials that a living process works on; those numbered lower than `before`, where it is given.
+def in_flight(study: optuna.Study, trials: Sequence[FrozenTrial], *, before: int | None = None) -> list[FrozenTrial]:
+    """Those of the study's trials that a living process works on; numbered lower than `before`, where it is given.
 
     Of a study in a file only the processes of this machine are known.
     """
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    running = [one for one in trials if one.state == TrialState.RUNNING and (before is None or one.number < before)]
     on_server = _server(study) is not None  # there, what a dead process was at runs until it is reclaimed
-    return [trial for trial in running if (before is None or trial.number < before) and (on_server or _alive(trial))]
+    return [trial for trial in running if on_server or _alive(trial)]
 
 
-def claimed_before(study: optuna.Study, number: int, *, claim: str) -> list[FrozenTrial]:
-    """Trials of lower numbers that others are at, once all of them have said (in user attribute `claim`) what they train."""
+def claimed_before(study: optuna.Study, number: int, *, claim: str) -> tuple[list[FrozenTrial], Sequence[FrozenTrial]]:
+    """Waits until all who are at trials of lower numbers have said (in user attribute `claim`) what they train.
+
+    Returns:
+        Those trials, and all of the study as it was then.
+    """
+    pause = LOOK_EVERY_S
     for look in range(LOOKS):  # not seconds: while the storage is away nobody can say anything
-        others = in_flight(study, before=number)
+        trials = study.get_trials(deepcopy=False)
+        others = in_flight(study, trials, before=number)
         claimed = [other for other in others if claim in other.user_attrs]
         if len(claimed) == len(others) or look == LOOKS - 1:
             break
-        time.sleep(LOOK_EVERY_S)
-    return claimed
+        if not reclaim(study, trials):
+            time.sleep(pause)
+            pause = min(2 * pause, LOOK_AT_LAST_EVERY_S)
+    return claimed, trials
 
 
-def reclaim(study: optuna.Study, *, failed: str) -> None:
-    """Queue once more what dead processes were at; a candidate that many died at ends with the outcome `failed`."""
-    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    server = _server(study)
+def reclaim(study: optuna.Study, trials: Sequence[FrozenTrial]) -> bool:
+    """Queue once more what dead processes were at; returns whether there was any.
+
+    Args:
+        study: the study.
+        trials: all of it, as read just before.
+    """
+    running, server = [trial for trial in trials if trial.state == TrialState.RUNNING], _server(study)
     if server is None:
-        dead = [trial for trial in running if _is_of_this_machine(trial) and not _alive(trial)]
+        dead = [trial for trial in running if not _alive(trial) and _is_known_here(trial)]
     elif isinstance(server, ProxyStorage):
         silent = server.silent(running)
         dead = [trial for trial in running if trial._trial_id in silent]
     else:
-        for trial in running:
-            if WORKER not in trial.user_attrs and trial._trial_id not in server.vouched:
-                server.vouched.add(trial._trial_id)  # its process may have died before the first heartbeat
-                server.record_heartbeat(trial._trial_id)
-        stale = set(server._get_stale_trial_ids(study._study_id)) if server.knows_the_dead else set()
-        dead = [trial for trial in running if trial._trial_id in stale]
+        silent = server.silent(study._study_id, running)
+        dead = [trial for trial in running if trial._trial_id in silent]
     for trial in dead:
-        if trial.user_attrs.get(DEATHS, 0) + 1 < DEATHS_AT_MOST or CANDIDATE not in trial.user_attrs:
-            requeue(study, trial.number, died=True)
-        else:
-            study._storage.set_trial_user_attr(trial._trial_id, OUTCOME, failed)
-            _fail(study, trial._trial_id)
+        requeue(study, trial._trial_id, died=True)
+    return bool(dead)
 
 
 def release(study: optuna.Study, worker: str) -> None:
     """Queue once more what a process was at when it died."""
     for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if trial.user_attrs.get(WORKER) == worker:
-            requeue(study, trial.number)
+            requeue(study, trial._trial_id, died=True)
 
 
-def requeue(study: optuna.Study, number: int, *, died: bool = False) -> None:
-    """Close a trial that was interrupted, and queue the same decisions once more; of several that want to, one does."""
-    trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, number)
-    if not _fail(study, trial_id):
-        return
+def requeue(study: optuna.Study, trial_id: int, *, died: bool = False) -> None:
+    """Close a trial that was interrupted, and queue the same decisions once more; of several that want to, one does.
+
+    Args:
+        study: the study.
+        trial_id: of the trial.
+        died: whether the process died of it, or its training raised an error. A candidate that many died of failed.
+    """
     trial = study._storage.get_trial(trial_id)
-    decisions = trial.system_attrs.get("fixed_params", {}) | trial.params
-    if decisions:
-        study.enqueue_trial(decisions, user_attrs={DEATHS: trial.user_attrs.get(DEATHS, 0) + died})
-
-
-def _fail(study: optuna.Study, trial_id: int) -> bool:
-    """Close a trial as failed; returns False where it was finished before."""
+    deaths = trial.user_attrs.get(DEATHS, 0) + died
+    failed = deaths >= DEATHS_AT_MOST and CANDIDATE in trial.user_attrs
     try:
-        return study._storage.set_trial_state_values(trial_id, state=TrialState.FAIL)
+        if failed:
+            study._storage.set_trial_user_attr(trial_id, OUTCOME, FAILED)
+        if not study._storage.set_trial_state_values(trial_id, state=TrialState.FAIL):
+            return
     except UpdateFinishedTrialError:
-        return False
+        return
+    decisions = trial.system_attrs.get("fixed_params", {}) | study._storage.get_trial(trial_id).params
+    if decisions and not failed:
+        study.enqueue_trial(decisions, user_attrs={DEATHS: deaths})
 
 
 def _server(study: optuna.Study) -> ServerStorage | ProxyStorage | None:
@@ -123,12 +155,20 @@ def _server(study: optuna.Study) -> ServerStorage | ProxyStorage | None:
     return backend if isinstance(backend, (ServerStorage, ProxyStorage)) else None
 
 
+def _is_known_here(trial: FrozenTrial) -> bool:
+    """Whether its process is of this machine, or nobody's name is on it."""
+    return WORKER not in trial.user_attrs or _is_of_this_machine(trial)
+
+
 def _is_of_this_machine(trial: FrozenTrial) -> bool:
     return str(trial.user_attrs.get(WORKER, "")).rpartition(":")[0] == socket.gethostname()
 
 
 def _alive(trial: FrozenTrial) -> bool:
-    """Whether a process of this machine works on the trial; what other machines do is not known here."""
+    """Whether a process of this machine works on the trial, or took it just now; what other machines do is not known here."""
+    if WORKER not in trial.user_attrs:
+        taken_at = trial.datetime_start
+        return taken_at is not None and (datetime.now() - taken_at).total_seconds() < UNSIGNED_S
     if not _is_of_this_machine(trial):
         return False
     try:

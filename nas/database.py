@@ -5,8 +5,7 @@ import math
 import re
 import threading
 import time
-import warnings
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 import optuna
@@ -18,15 +17,14 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nas.errors import StudyError
-from nas.trial_rows import read_trials, write_params
+from nas.trial_rows import read_trials, trials_without_heartbeat, write_params
+from nas.urls import shown, without_secrets
 
 HEARTBEAT_S = 10
 GRACE_S = 60  # without a heartbeat, after which a trial is given to another process
 PATIENCE_S = 600.0  # with a server that was reached before
 OPENING_S = 20.0  # with one that was not
 TRY_EVERY_S = 1.0
-
-warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with")  # `nas.claims` does it
 
 _thread = threading.local()
 _REPEATED = (
@@ -36,6 +34,7 @@ _REPEATED = (
     "_create_new_trial",
     "_get_best_trial_id",
     "_get_trials",
+    "_without_heartbeat",
 )
 """What Optuna asks of a storage, and what its cache in front of one does."""
 
@@ -46,12 +45,11 @@ class ServerStorage(RDBStorage):
     Attributes:
         reached_at: since when it has answered without a pause, on the monotonic clock; who was away himself cannot tell
             whose heartbeats are missing.
-        vouched: trials that were given a first heartbeat on behalf of whoever asked for them.
     """
 
     def __init__(self, url: str) -> None:
         self.reached_at = math.inf
-        self.vouched: set[int] = set()
+        self._looked_at = -math.inf
         self._told: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
         self._telling = threading.RLock()
         super().__init__(url, engine_kwargs={"pool_pre_ping": True})
@@ -86,10 +84,24 @@ class ServerStorage(RDBStorage):
     ) -> list[FrozenTrial]:
         return read_trials(self.engine, study_id, states, included_trial_ids, trial_id_greater_than)
 
-    @property
-    def knows_the_dead(self) -> bool:
-        """Whether the server has answered for so long that every living process had time for a heartbeat."""
-        return time.monotonic() - self.reached_at > GRACE_S
+    def beat(self, trial_id: int, count: int) -> None:
+        """Say that somebody is at the trial."""
+        self.record_heartbeat(trial_id)
+
+    def silent(self, study_id: int, trials: Sequence[FrozenTrial]) -> set[int]:
+        """Ids of running trials without a heartbeat for too long; looked for every `HEARTBEAT_S`, and not found in between."""
+        now = time.monotonic()
+        if now - self._looked_at < HEARTBEAT_S:
+            return set()
+        self._looked_at = now
+        for trial_id in self._without_heartbeat([trial._trial_id for trial in trials]):
+            self.record_heartbeat(trial_id)  # its process may have died before the first
+        if now - self.reached_at < GRACE_S:  # not every living process had time for a heartbeat
+            return set()
+        return set(self._get_stale_trial_ids(study_id))
+
+    def _without_heartbeat(self, trial_ids: Sequence[int]) -> list[int]:
+        return trials_without_heartbeat(self.engine, trial_ids)
 
 
 def open_server(url: str) -> RDBStorage:
@@ -101,33 +113,32 @@ def open_server(url: str) -> RDBStorage:
     try:
         where = make_url(_with_driver(url))
         where.get_dialect()
-    except sqlalchemy.exc.ArgumentError:  # its message may hold the password
+        proper = "@" not in (where.host or "")  # of a password
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # its message may hold the password
+        proper = False
+    if not proper:
         raise StudyError(
-            "the study's storage must be a URL such as postgresql://user@host/database or sqlite:///study.db; check --storage"
-        ) from None
-    shown, deadline = where.render_as_string(hide_password=True), time.monotonic() + OPENING_S
+            "the study's storage must be a URL such as postgresql://user@host/database or sqlite:///study.db "
+            "(in a password, @ is written %40 and / is %2F); check --storage"
+        )
+    address, deadline = shown(url), time.monotonic() + OPENING_S
     while True:
         try:
             return ServerStorage(where.render_as_string(hide_password=False))
         except ImportError:
             extra = where.get_backend_name() == "postgresql"
             remedy = "pip install 'pocketnas[postgresql]'" if extra else "install the database's Python driver"
-            raise StudyError(f"{shown}: the storage needs a driver that is not installed: {remedy}") from None
+            raise StudyError(f"{address}: the storage needs a driver that is not installed: {remedy}") from None
         except (sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            reason = without_password(_reason(error), where.password)
+            reason = without_secrets(reason_of(error), url)
             if not (_is_away(error) or _is_being_made(error)):
-                raise StudyError(f"{shown}: the study's storage refuses ({reason}); check --storage") from None
+                raise StudyError(f"{address}: the study's storage refuses ({reason}); check --storage") from None
             if time.monotonic() > deadline:
                 raise StudyError(
-                    f"{shown}: the study's storage must be reachable, tried for {OPENING_S:g} s ({reason}); "
+                    f"{address}: the study's storage must be reachable, tried for {OPENING_S:g} s ({reason}); "
                     "start the server or check --storage"
                 ) from None
             time.sleep(TRY_EVERY_S)
-
-
-def without_password(text: str, password: object) -> str:
-    """The text with stars where the password stands."""
-    return text.replace(str(password), "***") if password else text
 
 
 def _with_driver(url: str) -> str:
@@ -138,21 +149,33 @@ def _cause(error: BaseException) -> BaseException:
     return error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """What a storage's error says, in one line."""
     cause = _cause(error)
-    lines = str(getattr(cause, "orig", None) or cause).strip().splitlines()
+    details = getattr(cause, "details", None)  # a proxy's
+    lines = str((callable(details) and details()) or getattr(cause, "orig", None) or cause).strip().splitlines()
     return lines[0] if lines else type(cause).__name__
 
 
+_PASSING = (
+    "the database system is",
+    "terminating connection",
+    "too many clients",  # SQLSTATE 53300, like the next two
+    "too many connections",
+    "remaining connection slots are reserved",
+)
+"""What PostgreSQL calls fatal and is over after a while."""
+
+
 def _is_away(error: BaseException) -> bool:
-    """Whether the server is not there, starting or stopping; not where it answers that it will not have us."""
+    """Whether the server is not there, starting, stopping or full; not where it answers that it will not have us."""
     cause = _cause(error)
     if isinstance(cause, sqlalchemy.exc.PendingRollbackError):  # lost between two queries of a transaction
         return True
     if not isinstance(cause, (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)):
         return False
     text = str(cause)
-    return "FATAL" not in text or "the database system is" in text or "terminating connection" in text
+    return "FATAL" not in text or any(words in text for words in _PASSING)
 
 
 def _is_being_made(error: BaseException) -> bool:

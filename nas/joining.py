@@ -13,7 +13,7 @@ from nas.limits import Limit, Reward, RewardKind
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages
-from nas.storage import open_study
+from nas.storage import failures_told, open_study
 from nas.study import Prediction, Problem, Progress, attach_sampler, run_trials
 from nas.workers import Place
 from searchspace.architecture import Architecture
@@ -92,6 +92,7 @@ class StudyWork:
         work(dataclasses.replace(self, trainer=trainer, seed=self.seed + SEED_STRIDE * (place.number + 1)))
 
 
+@failures_told()
 def work(
     on: StudyWork,
     *,
@@ -103,7 +104,7 @@ def work(
     study, problem = on.open(), on.problem(note)
     stages = TwoStages(Decisions.of(on.space), on.trials) if on.stages else None
     attach_sampler(study, problem, on.sampler, seed=on.seed, pins=stages.pins if stages else None)
-    return run_trials(study, problem, trials=on.trials, here=here, on_progress=on_progress)
+    return run_trials(study, problem, trials=on.trials, here=here, note=note, on_progress=on_progress)
 
 
 @dataclass(frozen=True)

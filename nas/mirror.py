@@ -1,17 +1,29 @@
 """A place that all machines of a search can reach, for the checkpoints of candidates: a path or an object store, through fsspec.
 
 The folder of a process stays where it computes; what it finishes is copied to the place, and what others finished is fetched
-from there. So the next process goes on with a candidate from its last rung, wherever the one before it ran.
+from there. So the next process goes on with a candidate from its last rung, wherever the one before it ran. A place that does
+not answer for a while is waited for, as a database is.
 """
 
+import errno
 import functools
 import os
+import secrets
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from nas import database
 from nas.errors import StudyError
+from nas.urls import shown, without_secrets
+
+Result = TypeVar("Result")
+_LASTING = (StudyError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+"""What waiting does not help."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +37,21 @@ class Mirror:
     url: str
 
     def check(self) -> None:
-        """Whether the place can be used.
+        """Write a small file there and remove it again.
 
         Raises:
-            StudyError: it cannot.
+            StudyError: the place cannot be used.
         """
         try:
             files, folder = _opened(self.url)
             files.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise StudyError(
-                f"{self.url}: checkpoints cannot go there ({_reason(error)}); check --checkpoints"
-            ) from error
+            trial = f"{folder}/{secrets.token_hex(8)}.part"
+            files.pipe_file(trial, b"pocketnas")
+            files.rm_file(trial)
+        except StudyError:
+            raise
+        except Exception as error:  # drivers raise whatever their libraries do
+            raise self._told("checkpoints cannot go there", error, remedy="; check --checkpoints") from None
 
     def put(self, path: Path) -> None:
         """Copy a finished file to the place, under its name there only once it is whole.
@@ -44,15 +59,20 @@ class Mirror:
         Raises:
             StudyError: it cannot be written there.
         """
-        try:
-            files, folder = _opened(self.url)
+
+        def write(files: Any, folder: str) -> None:
             files.makedirs(folder, exist_ok=True)
             whole = f"{folder}/{path.name}"
             part = f"{whole}.{os.getpid()}.part"
             files.put_file(str(path), part)
             files.mv(part, whole)
-        except OSError as error:
-            raise StudyError(f"{self.url}: {path.name} cannot be written there ({_reason(error)})") from error
+
+        try:
+            self._patiently(write)
+        except StudyError:
+            raise
+        except Exception as error:
+            raise self._told(f"{path.name} cannot be written there", error) from None
 
     def fetch(self, path: Path) -> bool:
         """Copy a file from the place to `path`, if it is there; returns whether it was.
@@ -60,21 +80,40 @@ class Mirror:
         Raises:
             StudyError: the place cannot be read.
         """
-        files, folder = _opened(self.url)
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         os.close(descriptor)
         part = Path(name)
         try:
-            files.get_file(f"{folder}/{path.name}", name)
+            self._patiently(lambda files, folder: files.get_file(f"{folder}/{path.name}", name))
             part.replace(path)
         except FileNotFoundError:
             return False
-        except OSError as error:
-            raise StudyError(f"{self.url}: {path.name} cannot be read from there ({_reason(error)})") from error
+        except StudyError:
+            raise
+        except Exception as error:
+            raise self._told(f"{path.name} cannot be read from there", error) from None
         finally:
             part.unlink(missing_ok=True)
         return True
+
+    def _patiently(self, act: Callable[[Any, str], Result]) -> Result:
+        """What `act` gives for the place's file system and folder, tried again for as long as a database would be."""
+        deadline = time.monotonic() + database.PATIENCE_S
+        while True:
+            try:
+                return act(*_opened(self.url))
+            except _LASTING:
+                raise
+            except Exception as error:
+                if time.monotonic() > deadline or getattr(error, "errno", None) in _FULL:
+                    raise
+            _opened.cache_clear()  # its connection may be lost for good
+            time.sleep(database.TRY_EVERY_S)
+
+    def _told(self, what: str, error: Exception, *, remedy: str = "") -> StudyError:
+        reason = without_secrets(_reason(error), self.url)
+        return StudyError(f"{shown(self.url)}: {what} ({reason}){remedy}")
 
 
 @functools.cache
@@ -83,12 +122,15 @@ def _opened(url: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise StudyError(f"{url}: a place for checkpoints needs fsspec: pip install 'pocketnas[places]'") from None
-    try:
-        files, folder = fsspec.url_to_fs(url)
-    except (ValueError, ImportError) as error:
         raise StudyError(
-            f"{url}: checkpoints must go to a place that fsspec knows ({_reason(error)}); check --checkpoints"
+            f"{shown(url)}: a place for checkpoints needs fsspec: pip install 'pocketnas[places]'"
+        ) from None
+    try:
+        files, folder = fsspec.url_to_fs(url, skip_instance_cache=True)
+    except (ValueError, ImportError) as error:
+        reason = without_secrets(_reason(error), url)
+        raise StudyError(
+            f"{shown(url)}: checkpoints must go to a place that fsspec knows ({reason}); check --checkpoints"
         ) from None
     return files, str(folder).rstrip("/")
 

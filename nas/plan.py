@@ -27,7 +27,8 @@ from nas.mirror import Mirror
 from nas.prediction import load_run_model
 from nas.recipe import Recipe
 from nas.run import Run
-from nas.storage import FORMAT, IDENTITY, open_storage
+from nas.storage import FORMAT, IDENTITY, failures_told, open_storage
+from nas.urls import shown
 from searchspace.errors import NasError
 from searchspace.files import write_atomically
 from searchspace.space import Space
@@ -36,6 +37,7 @@ PLAN = "plan"
 SHARED = "shared.json"
 
 
+@failures_told()
 def publish(study: optuna.Study, work: StudyWork, run: Run) -> None:
     """Write into a study what others need to join it."""
     token = run.once("token", lambda: secrets.token_hex(8))
@@ -59,19 +61,20 @@ def publish(study: optuna.Study, work: StudyWork, run: Run) -> None:
         "sampler": work.sampler,
         "stages": work.stages,
         "folder": str(folder),
-        "checkpoints": None if work.trainer.mirror is None else work.trainer.mirror.url,
+        "checkpoints": None if work.trainer.mirror is None else shown(work.trainer.mirror.url),
         "token": token,
     }
     study.set_user_attr(PLAN, plan)
 
 
+@failures_told()
 def read_plan(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Identity and plan of a study, both plain data.
 
     Raises:
         StudyError: there is no such study, or one that this version cannot work on.
     """
-    storage = open_storage(url)
+    storage = open_storage(url, make=False)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
@@ -104,7 +107,8 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
         out: where checkpoints go; None: the search's own folder where it is reachable here, else ``runs/worker-NAME``.
 
     Raises:
-        StudyError: there is no such study, this version cannot work on it, or the images are others.
+        StudyError: there is no such study, this version cannot work on it, the images are others, or the place for checkpoints
+            cannot be used from here.
     """
     identity, plan = read_plan(url, name)
     try:
@@ -126,6 +130,9 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
             f"study {name!r} is about images of fingerprint {', '.join(identity['data'])}, got {', '.join(found)}; "
             "give the same --data as the search"
         )
+    mirror = Mirror(plan["checkpoints"]) if plan["checkpoints"] else None
+    if mirror is not None:
+        mirror.check()
     trainer = CandidateTrainer(
         data=data,
         recipe=recipe,
@@ -134,7 +141,7 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
         seed=plan["seed"],
         score=plan["score"],
         warm_start=plan["warm_start"],
-        mirror=Mirror(plan["checkpoints"]) if plan["checkpoints"] else None,
+        mirror=mirror,
     )
     return StudyWork(
         url=url,

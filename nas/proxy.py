@@ -7,22 +7,20 @@ The protocol has no heartbeats, so a process that is at a trial counts up an att
 """
 
 import math
-import threading
 import time
 import warnings
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 import optuna
-from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import GrpcStorageProxy
 from optuna.trial import FrozenTrial
 
 from nas import database
 from nas.errors import StudyError
+from nas.urls import shown
 
 BEAT = "beat"
 SCHEME, PORT = "grpc", 13000
@@ -42,6 +40,10 @@ class ProxyStorage(GrpcStorageProxy):
         self._counts: dict[int, tuple[object, float]] = {}
         super().__init__(host=host, port=port)
 
+    def beat(self, trial_id: int, count: int) -> None:
+        """Say that somebody is at the trial."""
+        self.set_trial_user_attr(trial_id, BEAT, count)
+
     def silent(self, trials: Iterable[FrozenTrial]) -> set[int]:
         """Ids of the trials whose count has stood still for too long, seen from here."""
         now, before = time.monotonic(), self._counts
@@ -57,34 +59,6 @@ class ProxyStorage(GrpcStorageProxy):
         }
 
 
-class Beating:
-    """Counts up a trial's attribute, inside a ``with``, from a thread of its own."""
-
-    def __init__(self, storage: ProxyStorage, trial_id: int) -> None:
-        self._storage, self._trial_id = storage, trial_id
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._end.set()
-        self._thread.join(1.0)  # it may be waiting for the proxy
-
-    def _beat(self) -> None:
-        count = 0
-        while not self._end.is_set():
-            try:
-                self._storage.set_trial_user_attr(self._trial_id, BEAT, count)
-            except UpdateFinishedTrialError:
-                return
-            count += 1
-            self._end.wait(database.HEARTBEAT_S)
-
-
 def open_proxy(url: str) -> ProxyStorage:
     """The storage behind a proxy, such as ``grpc://host:13000``; one that does not answer is given some seconds.
 
@@ -97,11 +71,11 @@ def open_proxy(url: str) -> ProxyStorage:
     except ValueError:
         host, port = None, PORT
     if not host:
-        raise StudyError(f"a proxy must be given as grpc://host:{PORT}, got {url!r}; check --storage")
+        raise StudyError(f"a proxy must be given as grpc://host:{PORT}, got {shown(url)!r}; check --storage")
     try:
         import grpc  # noqa: F401
     except ImportError:
-        raise StudyError(f"{url}: the storage needs gRPC, which is not installed: {REMEDY}") from None
+        raise StudyError(f"{shown(url)}: the storage needs gRPC, which is not installed: {REMEDY}") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         storage = ProxyStorage(host, port)
@@ -110,7 +84,7 @@ def open_proxy(url: str) -> ProxyStorage:
     except ConnectionError:
         storage.close()
         raise StudyError(
-            f"{url}: the study's storage must be reachable, tried for {database.OPENING_S:g} s; "
+            f"{shown(url)}: the study's storage must be reachable, tried for {database.OPENING_S:g} s; "
             "start the proxy (`nas proxy`) or check --storage"
         ) from None
     storage.reached_at = time.monotonic()

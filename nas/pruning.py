@@ -54,11 +54,15 @@ class NoSlowerPruner(optuna.pruners.BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether the trial falls behind."""
-        own = self._climber(trial)
+        return self.falls_behind(trial.number, [*study.get_trials(deepcopy=False), trial])
+
+    def falls_behind(self, number: int, trials: Sequence[FrozenTrial]) -> bool:
+        """Whether the trial of that number falls behind the others of the study; of several of that number the last counts."""
+        climbers = {trial.number: self._climber(trial) for trial in trials}
+        own = climbers.pop(number)
         if own is None or not own.curve:
             return False
-        trials = (one for one in study.get_trials(deepcopy=False) if one.number != trial.number)
-        others = [one for one in map(self._climber, trials) if one is not None]
+        others = [one for one in climbers.values() if one is not None]
         return self._is_behind(own, others) or self._is_hopeless(own, others)
 
     def _is_behind(self, own: Climber, others: Sequence[Climber]) -> bool:

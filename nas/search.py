@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
+import optuna
 import torch
 
 from latency.device import Device
 from latency.errors import DeviceUnavailable
 from latency.settings import RuntimeSettings
 from latency.timing import Timing
+from nas.adoption import adopt
 from nas.candidates import CandidateTrainer
 from nas.checkpoint import load_checkpoint
-from nas.claims import release, worker_name
+from nas.claims import FAILED, release, worker_name
 from nas.correction import Correction, Reference, correction, reference
 from nas.data import Data
 from nas.distillation import Lesson
@@ -34,10 +36,11 @@ from nas.recipe import Recipe, load_recipe
 from nas.run import Run
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
+from nas.sampling.history import OUTCOME
 from nas.stages import TwoStages
-from nas.storage import STUDY_FILE, adopt
+from nas.storage import STUDY_FILE, failures_told
 from nas.study import (
-    FAILED,
+    ERROR,
     INFEASIBLE,
     STARTUP_TRIALS,
     Problem,
@@ -148,6 +151,7 @@ class SearchResult:
         return max(within, key=lambda finalist: (finalist.accuracy, -finalist.loss), default=None)
 
 
+@failures_told()
 def run_search(
     run: Run,
     *,
@@ -221,11 +225,16 @@ def run_search(
     )
     study, problem = task.open(), task.problem()
     run.write_json(STUDY_FILE, {"study": study.study_name})
-    if reused := adopt(study, lambda one: problem.judge(one).violations, infeasible=INFEASIBLE):
-        events.note(f"{reused} candidates of the search with other limits are taken over")
+    if reused := adopt(study, problem):
+        events.note(f"{reused} candidates of the search with other limits teach this one; --trials counts new ones")
     if settings.storage is not None:  # others may join it; what lies in the run's folder is this machine's
         publish(study, task, run)
-    prepare(study, _first(problem, surveyed, settings), local=settings.storage is None)
+        events.note(
+            f"the study is called {study.study_name!r}: others join it by `nas worker --study {study.study_name}`"
+        )
+    recalled = (recall(space, architecture) for architecture in settings.start)
+    given = [answers for answers in recalled if answers is not None]
+    prepare(study, _first(problem, surveyed, settings), given=given, local=settings.storage is None)
     if workers == 1:
         work(task, note=events.note, on_progress=lambda state: _tell(state, events))
     elif progress(study, settings.trials).trained < settings.trials:
@@ -237,11 +246,7 @@ def run_search(
         )
     tried = completed(study)
     if not tried:
-        failed = count_outcomes(study)[FAILED]
-        raise StudyError(
-            f"some candidate must be trained to the last rung, but the loss of {failed} of {settings.trials} became infinite; "
-            "check the images and labels (`nas show` and the notes on the data), or try more --trials"
-        )
+        raise StudyError(_nothing_trained(study, settings))
     training = FinalTraining(
         trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs, lesson=settings.lesson
     )
@@ -400,16 +405,26 @@ class _Ending:
         ], change
 
 
+def _nothing_trained(study: optuna.Study, settings: SearchSettings) -> str:
+    """Why no candidate reached the last rung, and what to do."""
+    failed = [trial for trial in study.get_trials(deepcopy=False) if trial.user_attrs.get(OUTCOME) == FAILED]
+    raised = [trial.user_attrs[ERROR] for trial in failed if ERROR in trial.user_attrs]
+    wanted = "some candidate must be trained to the last rung"
+    if raised:
+        return f"{wanted}, but training {len(raised)} of {settings.trials} raised an error, the last: {raised[-1]}"
+    return (
+        f"{wanted}, but the loss of {len(failed)} of {settings.trials} became infinite; "
+        "check the images and labels (`nas show` and the notes on the data), or try more --trials"
+    )
+
+
 def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequence[Answers]:
-    """What a new study begins with: the networks it was given, then some that are spread over the latencies."""
-    recalled = (recall(problem.space, architecture) for architecture in settings.start)
-    given = [answers for answers in recalled if answers is not None]
+    """What a new study begins with: networks that are spread over the latencies."""
     if not settings.stages:
-        return [*given, *surveyed.spread(problem.budget_ms, STARTUP_TRIALS)]
+        return surveyed.spread(problem.budget_ms, STARTUP_TRIALS)
     stages = TwoStages(Decisions.of(problem.space), settings.trials)
     count, seed = STARTUP_TRIALS, settings.seed
-    spread = stages.first(lambda one: problem.predict(one).ms, limit_ms=problem.budget_ms, count=count, seed=seed)
-    return [*given, *spread]
+    return stages.first(lambda one: problem.predict(one).ms, limit_ms=problem.budget_ms, count=count, seed=seed)
 
 
 def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) -> float:

@@ -8,10 +8,11 @@ from pathlib import Path
 import optuna
 
 from nas.arch import load_architecture
+from nas.checkpoint import load_checkpoint
 from nas.errors import StudyError
 from nas.finalists import ranked
 from nas.storage import first_line, open_storage
-from nas.study import completed
+from nas.study import Tried, completed
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
 from searchspace.space import Space
@@ -49,12 +50,24 @@ def _fitted(network: Architecture, space: Space) -> Architecture:
 
 
 def _best(folder: Path) -> list[Architecture]:
-    """The candidates of a run in the order in which they are worth full training, the first of them."""
+    """The candidates of a run in the order in which they are worth full training, the first of them; else its finalists."""
     try:
-        name = json.loads((folder / "result.json").read_text())["study"]
-        study = optuna.load_study(storage=open_storage(f"sqlite:///{folder / 'study.db'}"), study_name=name)
+        result = json.loads((folder / "result.json").read_text())
+        name, finalists = result["study"], [Path(one["checkpoint"]).name for one in result["finalists"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StudyError(
             f"{folder}: the folder of a finished search is needed to start from, got none ({first_line(error)})"
         ) from error
-    return [one.architecture for one in ranked(completed(study))[:BEST]]
+    candidates = _candidates(folder / "study.db", name)
+    if not candidates:  # its study is in a storage elsewhere
+        return [load_checkpoint(folder / "finalists" / finalist).architecture for finalist in finalists[:BEST]]
+    return [one.architecture for one in ranked(candidates)[:BEST]]
+
+
+def _candidates(database: Path, name: str) -> list[Tried]:
+    if not database.is_file():
+        return []
+    try:
+        return completed(optuna.load_study(storage=open_storage(f"sqlite:///{database}", make=False), study_name=name))
+    except KeyError:  # there is no such study
+        return []

@@ -1,27 +1,27 @@
-"""Where studies live: opening one in an Optuna storage, and taking over what another one of the same kind found out."""
+"""Where studies live: opening one in an Optuna storage, and telling what goes wrong with it."""
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy.event
+import sqlalchemy.exc
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.engine import make_url
 
-from nas.database import open_server
+from nas.database import open_server, reason_of
 from nas.errors import StudyError
 from nas.proxy import SCHEME, open_proxy
-from nas.sampling.history import CANDIDATE, OUTCOME
-from searchspace.architecture import Architecture
 
 FORMAT = 1
 SQLITE_PATIENCE_S = 60.0
-IDENTITY, LIMITS = "identity", "limits"
+IDENTITY, LIMITS, BASE = "identity", "limits", "base"
 STUDY_FILE = "study.json"  # in a run's folder: which study of the storage was opened last
-Violations = Callable[[Architecture], Mapping[str, float]]
-"""By how much a network is beyond each limit, by name; 0 or less: it is within."""
 
 
 def open_study(
@@ -48,19 +48,30 @@ def open_study(
     study = _opened(storage, name, identity=identity, pareto=pareto)
     if study.user_attrs.get(LIMITS, limits) != limits:
         study = _opened(storage, f"{name}-{_limits_name(limits)}", identity=identity, pareto=pareto)
-    study.set_user_attr(LIMITS, limits)
+    attributes = study.user_attrs
+    if LIMITS not in attributes:
+        study.set_user_attr(LIMITS, limits)
+    if BASE not in attributes:
+        study.set_user_attr(BASE, name)
     return study
 
 
-def open_storage(url: str) -> optuna.storages.BaseStorage:
+def open_storage(url: str, *, make: bool = True) -> optuna.storages.BaseStorage:
     """An Optuna storage, with its tables made where they are missing.
 
+    Args:
+        url: as for `open_study`.
+        make: whether to make a file that is not there.
+
     Raises:
-        StudyError: it cannot be reached, or there is no such kind.
+        StudyError: it cannot be reached, or there is no such kind or file.
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
         if url.startswith("sqlite:"):
+            file = make_url(url).database
+            if not make and file and not Path(file).is_file():
+                raise StudyError(f"{url}: there is no such file; check --storage")
             return _sqlite_storage(url)
         if url.startswith(f"{SCHEME}:"):
             return open_proxy(url)
@@ -93,28 +104,37 @@ def _begin_alone(connection: Any) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
-def adopt(study: optuna.Study, violations: Violations, *, infeasible: str) -> int:
-    """Give a new study what studies of the same kind but of other limits have trained; returns how many trials that were.
+def base_name(study: optuna.Study | optuna.study.StudySummary) -> str:
+    """What was asked for when the study was made; one of other limits has another name."""
+    return str(study.user_attrs.get(BASE, study.study_name))
 
-    Args:
-        study: the study; left as it is if it has trials.
-        violations: of this study's limits.
-        infeasible: outcome of a trial that is beyond them; it still teaches, but counts as no candidate.
+
+@contextmanager
+def failures_told() -> Iterator[None]:
+    """Says what a storage raises in the midst of work in one line; a decorator, too.
+
+    Raises:
+        StudyError: the storage failed.
     """
-    if study.get_trials(deepcopy=False):
-        return 0
-    storage, identity = study._storage, study.user_attrs[IDENTITY]
-    copied: set[str] = set()
-    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
-        if summary.study_name == study.study_name or summary.user_attrs.get(IDENTITY) != identity:
-            continue
-        other = optuna.load_study(study_name=summary.study_name, storage=storage)
-        for trial in other.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED)):
-            candidate = trial.user_attrs.get(CANDIDATE)
-            if candidate is not None and candidate["fingerprint"] not in copied:
-                copied.add(candidate["fingerprint"])
-                study.add_trial(_copy(trial, violations(Architecture.from_dict(candidate["architecture"])), infeasible))
-    return len(copied)
+    try:
+        yield
+    except Exception as error:
+        if not is_of_storage(error):
+            raise
+        raise StudyError(
+            f"the study's storage failed ({reason_of(error)}); finished trials are kept, run the same again"
+        ) from error
+
+
+def is_of_storage(error: BaseException) -> bool:
+    """Whether an error is a database's, or a proxy's in front of one."""
+    kinds: tuple[type[BaseException], ...] = (
+        optuna.exceptions.StorageInternalError,
+        sqlalchemy.exc.SQLAlchemyError,
+    )
+    if "grpc" in sys.modules:
+        kinds += (sys.modules["grpc"].RpcError,)
+    return isinstance(error, kinds)
 
 
 def first_line(error: BaseException) -> str:
@@ -139,19 +159,6 @@ def _opened(
             f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out or --study"
         )
     return study
-
-
-def _copy(trial: FrozenTrial, violations: Mapping[str, float], infeasible: str) -> FrozenTrial:
-    within = max(violations.values()) <= 0
-    return create_trial(
-        state=trial.state,
-        values=trial.values,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=trial.user_attrs | ({} if within else {OUTCOME: infeasible}),
-        intermediate_values=trial.intermediate_values,
-        constraints=dict(violations),
-    )
 
 
 def _limits_name(limits: Mapping[str, float]) -> str:

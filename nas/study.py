@@ -13,37 +13,32 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from nas.claims import beating, claimed_before, in_flight, reclaim, requeue, sign
+from nas.claims import FAILED, beating, claimed_before, in_flight, reclaim, requeue, take
 from nas.errors import Diverged, StudyError
 from nas.limits import Limit, Reward
 from nas.pruning import NoSlowerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.storage import first_line
+from nas.storage import failures_told, first_line, is_of_storage
 from nas.survey import Answers
 from searchspace.architecture import Architecture
 from searchspace.space import Space
 
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
-REDRAWS = "redraws"
-LOOK_EVERY_S = 0.2  # while others train what is still wanted
-COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, FAILED, INTERRUPTED = (
-    "complete",
-    "pruned",
-    "infeasible",
-    "duplicate",
-    "failed",
-    "interrupted",
-)
+REDRAWS, ERROR = "redraws", "error"
+ADOPTED = "adopted"  # from which study; and how such trials are counted
+LOOK_EVERY_S, LOOK_AT_LAST_EVERY_S = 0.2, 2.0  # while others train what is still wanted
+COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, INTERRUPTED = "complete", "pruned", "infeasible", "duplicate", "interrupted"
+CONSTRAINT = "constraints:"
+"""Begins the name of the attribute that holds a constraint, as `optuna.Trial.set_constraint` of Optuna 5, which reads first."""
 
 
 class Prediction(Protocol):
@@ -148,6 +143,16 @@ class Judgement:
         """The largest violation."""
         return max(self.violations.values())
 
+    def candidate(self, architecture: Architecture) -> dict[str, object]:
+        """What a trial that trains the network says of it."""
+        return {
+            "fingerprint": architecture.fingerprint,
+            "predicted_ms": self.prediction.ms,
+            "low_ms": self.prediction.low_ms,
+            "high_ms": self.prediction.high_ms,
+            "architecture": architecture.to_dict(),
+        }
+
 
 @dataclass(frozen=True)
 class Tried:
@@ -204,37 +209,51 @@ def attach_sampler(
     return sampler
 
 
-def prepare(study: optuna.Study, first: Sequence[Answers], *, local: bool) -> None:
-    """Queue what must be tried first: trials that a killed process left behind, or in a new study the first candidates.
+@failures_told()
+def prepare(study: optuna.Study, first: Sequence[Answers], *, given: Sequence[Answers] = (), local: bool) -> None:
+    """Queue what must be tried first: trials that a killed process left behind, and the first candidates.
 
     Args:
         study: the study.
-        first: the decisions of each of the first candidates.
+        first: the decisions of each candidate that a new study begins with.
+        given: those of candidates that are tried before, also in a study that has trials, unless it knows them.
         local: nobody else works on the study, so every unfinished trial is a killed one.
     """
+    trials = study.get_trials(deepcopy=False)
     if local:
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            requeue(study, trial.number)
-    if not study.get_trials(deepcopy=False):
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                requeue(study, trial._trial_id, died=True)
+    known = [trial.system_attrs.get("fixed_params", {}) | trial.params for trial in trials]
+    for answers in given:
+        if not any(answers.items() <= decisions.items() for decisions in known):
+            study.enqueue_trial(dict(answers))
+    if all(ADOPTED in trial.user_attrs for trial in trials):
         for answers in first:
             study.enqueue_trial(dict(answers))
 
 
+@failures_told()
 def run_trials(
     study: optuna.Study,
     problem: Problem,
     *,
     trials: int,
     here: int | None = None,
+    note: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
     """Try candidates until `trials` of them were trained (to the end, or until pruned or failed).
+
+    Training that raises an error costs the candidate one of a few attempts, here or elsewhere; where that of another candidate
+    raised one just before, it is not the candidates that are at fault, and the error is raised.
 
     Args:
         study: with a sampler.
         problem: what it looks for.
         trials: candidates to train, by all processes together.
         here: candidates that this process trains at most; None: no limit.
+        note: told of training that raised an error.
         on_progress: told where the study stands.
 
     Returns:
@@ -243,21 +262,32 @@ def run_trials(
     Raises:
         StudyError: almost everything drawn is over budget or known already, or the storage is gone.
     """
-    wasted, trained_here = 0, 0
-    while (before := progress(study, trials)).trained < trials and (here is None or trained_here < here):
+    wasted, trained_here, pause = 0, 0, LOOK_EVERY_S
+    failed_before: str | None = None
+    while True:
+        known = study.get_trials(deepcopy=False)
+        state = _progress(known, trials)
         if on_progress is not None:
-            on_progress(before)
-        reclaim(study, failed=FAILED)
-        if before.trained + len(in_flight(study)) >= trials:
-            time.sleep(LOOK_EVERY_S)  # others train what is wanted; of one that dies the candidate is queued again
+            on_progress(state)
+        if state.trained >= trials or (here is not None and trained_here >= here):
+            return trained_here
+        if reclaim(study, known):
             continue
+        if state.trained + len(in_flight(study, known)) >= trials:
+            time.sleep(pause)  # others train what is wanted; of one that dies the candidate is queued again
+            pause = min(2 * pause, LOOK_AT_LAST_EVERY_S)
+            continue
+        pause = LOOK_EVERY_S
         try:
-            outcome = _ask_and_try(study, problem, trials)
-        except optuna.exceptions.StorageInternalError as error:
-            reason = first_line(error.__cause__ or error)
-            raise StudyError(
-                f"the study's storage failed ({reason}); finished trials are kept, run the same again"
-            ) from error
+            outcome = _ask_and_try(study, problem, trials, known)
+        except _TrainingFailed as failure:
+            if failed_before not in (None, failure.fingerprint):
+                raise failure.error from None
+            if note is not None:
+                note(f"candidate {failure.fingerprint}: training it raised {failure}; it is queued once more")
+            failed_before, outcome = failure.fingerprint, INTERRUPTED
+        if outcome in (COMPLETE, PRUNED):
+            failed_before = None
         trained_here += outcome in (COMPLETE, PRUNED, FAILED)
         wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED, INTERRUPTED) else wasted + 1
         if wasted > WASTE_LIMIT * max(trials, 10):
@@ -265,9 +295,6 @@ def run_trials(
                 f"{wasted} candidates in a row were over the budget of {problem.budget_ms:.3g} ms or known already; "
                 "the space is used up there: raise --budget-ms, or widen the space"
             )
-    if on_progress is not None:
-        on_progress(progress(study, trials))
-    return trained_here
 
 
 def progress(study: optuna.Study, wanted: int) -> Progress:
@@ -295,7 +322,9 @@ def count_outcomes(study: optuna.Study) -> Counter[str]:
 def _outcomes(trials: Sequence[FrozenTrial]) -> Counter[str]:
     outcomes: Counter[str] = Counter()
     for trial in trials:
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+        if ADOPTED in trial.user_attrs:
+            outcomes[ADOPTED] += 1
+        elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
             outcomes[trial.user_attrs[OUTCOME]] += 1
         elif trial.state == TrialState.FAIL:
             outcome = trial.user_attrs.get(OUTCOME)
@@ -322,58 +351,62 @@ def completed(study: optuna.Study) -> list[Tried]:
     return result
 
 
-def _ask_and_try(study: optuna.Study, problem: Problem, trials: int) -> str:
+class _TrainingFailed(Exception):
+    """Training a candidate raised an error that says nothing about the search."""
+
+    def __init__(self, fingerprint: str, error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {first_line(error)}")
+        self.fingerprint, self.error = fingerprint, error
+
+
+def _ask_and_try(study: optuna.Study, problem: Problem, trials: int, known: Sequence[FrozenTrial]) -> str:
     """One trial; if it is interrupted it is queued once more, for this process's successor or for others."""
-    sampler = study.sampler
-    ours = sampler if isinstance(sampler, CandidateSampler) else None
-    trial = study.ask(ours.distributions if ours else None)
+    trial_id = take(study, known)
     try:
-        with beating(study, trial):
-            if ours and (redraws := ours.redraws(trial.number)):
-                trial.set_user_attr(REDRAWS, redraws)
-            sign(trial)
-            return _try(study, trial, problem, trials)
+        with beating(study, trial_id):
+            return _try(study, _drawn(study, trial_id, known), problem, trials, known)
     except optuna.exceptions.UpdateFinishedTrialError:
         return INTERRUPTED  # we were silent for so long that another process took it over
-    except BaseException:  # interrupted, or a disk is full
-        with suppress(optuna.exceptions.StorageInternalError):  # of a storage that is what failed
-            requeue(study, trial.number)
+    except BaseException as error:  # interrupted, or a disk is full
+        if not is_of_storage(error):  # else it is found by its heartbeat or its process
+            requeue(study, trial_id)
         raise
 
 
-def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int) -> str:
+def _drawn(study: optuna.Study, trial_id: int, known: Sequence[FrozenTrial]) -> Trial:
+    """The trial with its decisions, as `optuna.Study.ask` of Optuna 5 makes one; the sampler learns from what was read before."""
+    study._thread_local.cached_all_trials = list(known)
+    trial, sampler = Trial(study, trial_id), study.sampler
+    if isinstance(sampler, CandidateSampler):
+        for name, distribution in (sampler.distributions or {}).items():
+            trial._suggest(name, distribution)
+        if redraws := sampler.redraws(trial.number):
+            trial.set_user_attr(REDRAWS, redraws)
+    return trial
+
+
+def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int, known: Sequence[FrozenTrial]) -> str:
     """Judge one candidate and tell the study; returns how it ended."""
     architecture = problem.space.sample(trial)
     judged = problem.judge(architecture)
-    prediction = judged.prediction
     for name, violation in judged.violations.items():
-        trial.set_constraint(name, violation)
+        study._storage.set_trial_system_attr(trial._trial_id, f"{CONSTRAINT}{name}", float(violation))
     if judged.excess > 0:
         return _end(study, trial, INFEASIBLE, TrialState.PRUNED)
-    earlier = _known(study.get_trials(deepcopy=False), architecture.fingerprint)
+    earlier = _known(known, architecture.fingerprint)
     if earlier is not None:
         for step, value in earlier.intermediate_values.items():
             trial.report(value, step)
         return _end(study, trial, DUPLICATE, earlier.state, values=earlier.values)
-    trial.set_user_attr(
-        CANDIDATE,
-        {
-            "fingerprint": architecture.fingerprint,
-            "predicted_ms": prediction.ms,
-            "low_ms": prediction.low_ms,
-            "high_ms": prediction.high_ms,
-            "architecture": architecture.to_dict(),
-        },
-    )
-    others = claimed_before(study, trial.number, claim=CANDIDATE)
+    trial.set_user_attr(CANDIDATE, judged.candidate(architecture))
+    others, now = claimed_before(study, trial.number, claim=CANDIDATE)
     taken = [other.user_attrs[CANDIDATE]["fingerprint"] for other in others]
-    now = study.get_trials(deepcopy=False)
     if architecture.fingerprint in taken or _known(now, architecture.fingerprint):
         return _end(study, trial, DUPLICATE, TrialState.FAIL)
     if _progress(now, trials).trained + len(others) >= trials:
-        requeue(study, trial.number)
+        requeue(study, trial._trial_id)
         return INTERRUPTED
-    return _climb(study, trial, problem, architecture, prediction.ms)
+    return _climb(study, trial, problem, architecture, judged.ms)
 
 
 def _known(trials: Sequence[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
@@ -399,13 +432,29 @@ def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Ar
             score = problem.train(architecture, rung)
         except Diverged:
             return _end(study, trial, FAILED, TrialState.FAIL)
+        except Exception as error:
+            if _is_of_place(error):
+                raise
+            failure = _TrainingFailed(architecture.fingerprint, error)
+            trial.set_user_attr(ERROR, str(failure))
+            requeue(study, trial._trial_id, died=True)
+            raise failure from error
         scores.append({**asdict(score), "value": score.score})
         trial.set_user_attr(RUNGS, scores)
         if not problem.pareto:  # Optuna takes no reports where there are several objectives
             trial.report(score.score, rung)
-        if rung + 1 < problem.rungs and problem.pruner.prune(study, study._storage.get_trial(trial._trial_id)):
+        if rung + 1 < problem.rungs and problem.pruner.falls_behind(trial.number, study.get_trials(deepcopy=False)):
             return _end(study, trial, PRUNED, TrialState.PRUNED)
     return _end(study, trial, COMPLETE, TrialState.COMPLETE, values=problem.values(score.score, ms))
+
+
+def _is_of_place(error: BaseException | None) -> bool:
+    """Whether an error of training is one of a disk or of the place for checkpoints, which no candidate can help."""
+    while error is not None:
+        if isinstance(error, StudyError) or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
+            return True
+        error = error.__cause__
+    return False
 
 
 def _end(

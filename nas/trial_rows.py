@@ -88,6 +88,15 @@ def _with_details(connection: sql.Connection, rows: Sequence[Row]) -> Iterator[F
         )
 
 
+def trials_without_heartbeat(engine: sql.Engine, trial_ids: Sequence[int]) -> list[int]:
+    """Those of the trials, by id, that nobody ever told a heartbeat of."""
+    table, known = models.TrialHeartbeatModel.__table__, set[int]()
+    with engine.connect() as connection:
+        for some in _parts(trial_ids):
+            known |= set(connection.scalars(sql.select(table.c.trial_id).where(table.c.trial_id.in_(some))))
+    return [trial_id for trial_id in trial_ids if trial_id not in known]
+
+
 def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
     for start in range(0, len(items), AT_ONCE):
         yield items[start : start + AT_ONCE]

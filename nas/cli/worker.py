@@ -1,5 +1,6 @@
 """`nas worker`: joins a search's study from another process or machine."""
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,25 +35,43 @@ def worker(
             help="Folder of checkpoints; by default the search's where it can be reached, else one of its own."
         ),
     ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Cores that this worker computes on.")] = 1,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Where it computes, such as cuda:1 or cpu; by default the first card, else the CPU."),
+    ] = None,
     strict: options.Strict = False,
     json: options.Json = False,
 ) -> None:
     """Work on a search's study, from any machine that reaches its storage and has the same images.
 
     What is searched is read from the study; `nas search --storage URL` makes it. Asked to end (SIGTERM), it gives the candidate
-    in hand back to the others. Where checkpoints lie on a shared path, or the search has [bold]--checkpoints[/], the next one
-    goes on from them.
+    in hand back to the others. It computes on one core, or on a card: start one for each that is to be used. Where checkpoints
+    lie on a shared path, or the search has [bold]--checkpoints[/], the next one goes on from them.
 
     Example: [bold]nas worker --storage postgresql://nas@host/nas --study search --data photos/[/]
     """
+    import torch
+
+    from nas.errors import StudyError
     from nas.joining import work
     from nas.plan import join
+    from nas.storage import failures_told
     from nas.study import count_outcomes
+
+    try:
+        if device is not None:
+            torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise StudyError(f"--device must be one that torch can use here, got {device!r} ({reason})") from None
+    torch.set_num_threads(threads)
 
     def load(pixels: int, seed: int) -> "Data":
         return load_images(data, resolution=pixels, strict=strict, seed=seed)
 
     joined = join(storage, study, load, out=out)
+    joined = dataclasses.replace(joined, trainer=dataclasses.replace(joined.trainer, device=device))
     opened = joined.open()
     note(
         f"joined study {opened.study_name!r}: {joined.trials} candidates wanted, checkpoints in {joined.trainer.folder}"
@@ -68,7 +87,8 @@ def worker(
         except KeyboardInterrupt:
             note(f"left study {opened.study_name!r}: the candidate in hand is queued again for the others")
             raise
-    outcomes = count_outcomes(opened)
+    with failures_told():
+        outcomes = count_outcomes(opened)
     counts = {key: outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")}
     if json:
         show_json(

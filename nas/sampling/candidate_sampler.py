@@ -130,7 +130,7 @@ class CandidateSampler(BaseSampler):
         if "fixed_params" in trial.system_attrs:
             return
         self._draws = {number: draw for number, draw in self._draws.items() if number > trial.number - 1000}
-        seen = history(study)
+        seen = history(study._get_trials(deepcopy=False, use_cache=True))  # as read when the trial began
         pins = self._pins(seen, self._source) if self._pins else {}
         decisions = Decisions(self._decisions.space, self._decisions.offers, pins)
         gate = _Gate(self._judge, {one.fingerprint for one in seen})

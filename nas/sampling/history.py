@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import optuna
 from numpy.typing import NDArray
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.survey import Answers
 
@@ -36,10 +35,10 @@ class Seen:
     finished: bool
 
 
-def history(study: optuna.Study) -> list[Seen]:
-    """The candidates of a study, in the order of their trials; each architecture once."""
+def history(trials: Sequence[FrozenTrial]) -> list[Seen]:
+    """The candidates of a study's trials, in their order; each architecture once."""
     seen: dict[str, Seen] = {}
-    for trial in study.get_trials(deepcopy=False):
+    for trial in trials:
         candidate = trial.user_attrs.get(CANDIDATE)
         if candidate is None:
             continue

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy
 from optuna.storages import RDBStorage
 
 from nas import database
+from nas.claims import beating, reclaim, take
 from nas.errors import StudyError
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_storage, open_study
@@ -75,6 +77,45 @@ def test_a_killed_worker_and_a_restarted_server_lose_nothing(server: Postgres, t
     }  # what the killed one had in hand was trained by the other
     assert not [one for one in study.trials if one.state.name == "RUNNING"]
     study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_one_that_died_before_its_first_heartbeat_is_found(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(database, "GRACE_S", 0.5)
+    study = open_study(server.url, "dying", identity=IDENTITY)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=False)
+    waiting, living = take(study, study.trials), take(study, study.trials)
+    with beating(study, living):
+        while study.trials[0].state.name == "RUNNING":
+            reclaim(study, study.trials)
+            time.sleep(0.05)
+        assert study.trials[1].state.name == "RUNNING"
+    assert waiting == study.trials[0]._trial_id
+    assert study.trials[-1].system_attrs["fixed_params"] == study.trials[0].system_attrs["fixed_params"]
+    assert len(study.trials) == STARTUP_TRIALS + 1
+    study._storage._backend.engine.dispose()  # type: ignore[attr-defined]
+
+
+def test_a_trial_asks_the_database_little(server: Postgres) -> None:
+    study, trials = open_study(server.url, "counting", identity=IDENTITY), 8
+    attach_sampler(study, problem(Trainer()), "random", seed=0)
+    engine, asked = study._storage._backend.engine, list[str]()  # type: ignore[attr-defined]
+    sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
+    run_trials(study, problem(Trainer()), trials=trials)
+    selects = sum(statement.startswith("SELECT") for statement in asked)
+    assert selects <= 60 * trials
+    engine.dispose()
+
+
+def test_a_server_that_is_full_is_waited_for(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    monkeypatch.setattr(database, "TRY_EVERY_S", 0.01)
+    monkeypatch.setattr(database, "OPENING_S", 0.1)
+    few = server.url.replace("//nas:", "//few:")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE few LOGIN PASSWORD '{PASSWORD}' CONNECTION LIMIT 1")
+    with psycopg.connect(few), pytest.raises(StudyError, match=r"must be reachable, .*too many connections"):
+        open_storage(few)
 
 
 def test_a_wrong_password_is_told_without_it(server: Postgres) -> None:

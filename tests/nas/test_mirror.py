@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+import nas.mirror
 from nas.checkpoint import load_checkpoint
 from nas.errors import StudyError
 from nas.fidelity import Fidelity
@@ -50,6 +51,61 @@ def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"weights")
     with pytest.raises(StudyError, match=r"net\.pt cannot be written there"):
         Mirror(f"file://{tmp_path / 'taken'}").put(path)
+
+
+class Flaky:
+    """A place that raises what drivers raise, some times, and then answers."""
+
+    def __init__(self, error: Exception, times: int) -> None:
+        self.error, self.times = error, times
+
+    def __getattr__(self, name: str) -> Any:
+        def act(*arguments: Any, **options: Any) -> Any:
+            self.times -= 1
+            if self.times >= 0:
+                raise self.error
+            return getattr(fsspec.filesystem("file"), name)(*arguments, **options)
+
+        return act
+
+
+class DriverError(Exception):
+    """Not one of the system's."""
+
+
+@pytest.fixture
+def flaky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    def start(error: Exception, times: int) -> Mirror:
+        place = Flaky(error, times)
+        monkeypatch.setattr(fsspec, "url_to_fs", lambda url, **_: (place, str(tmp_path / "shared")))
+        monkeypatch.setattr("nas.database.TRY_EVERY_S", 0.0)
+        nas.mirror._opened.cache_clear()
+        return Mirror("sftp://u:sesame@host/search")
+
+    yield start
+    nas.mirror._opened.cache_clear()
+
+
+def test_a_place_that_does_not_answer_for_a_while_is_waited_for(flaky: Any, tmp_path: Path) -> None:
+    mine, theirs = tmp_path / "net.pt", tmp_path / "b" / "net.pt"
+    mine.write_bytes(b"weights")
+    flaky(DriverError("reset"), 3).put(mine)
+    assert flaky(ConnectionError("reset"), 3).fetch(theirs)
+    assert theirs.read_bytes() == b"weights"
+
+
+def test_a_place_that_stays_away_is_told_in_one_line_without_its_password(
+    flaky: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.database.PATIENCE_S", 0.0)
+    mirror = flaky(DriverError("no sesame for you\nat all"), 10**9)
+    path = tmp_path / "net.pt"
+    path.write_bytes(b"weights")
+    for act in (mirror.check, lambda: mirror.put(path), lambda: mirror.fetch(path)):
+        with pytest.raises(StudyError, match=r"sftp://u@host/search: .* \(no \*\*\* for you\)") as told:
+            act()
+        assert "\n" not in str(told.value)
+    assert path.read_bytes() == b"weights"
 
 
 def test_a_candidate_goes_on_where_another_process_left_it(tmp_path: Path) -> None:

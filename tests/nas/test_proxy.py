@@ -15,7 +15,7 @@ from nas.claims import beating, in_flight, reclaim
 from nas.errors import StudyError
 from nas.proxy import BEAT, ProxyStorage, serve
 from nas.storage import open_storage, open_study
-from nas.study import FAILED, STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
+from nas.study import STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
 from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
 from tests.shared import free_port
 
@@ -49,12 +49,11 @@ def test_who_counts_on_lives_and_who_does_not_is_replaced(url: str, monkeypatch:
     prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=False)
     dead, living = study.ask(), study.ask()
     problem(Trainer()).space.sample(dead)
-    with beating(study, living):
-        assert {trial.number for trial in in_flight(study)} == {dead.number, living.number}
-        reclaim(study, failed=FAILED)
+    with beating(study, living._trial_id):
+        assert {trial.number for trial in in_flight(study, study.trials)} == {dead.number, living.number}
         while study.trials[dead.number].state.name == "RUNNING":  # until it has been silent for long enough
+            reclaim(study, study.trials)
             time.sleep(0.05)
-            reclaim(study, failed=FAILED)
     assert study.trials[living.number].state.name == "RUNNING"
     assert study.trials[living.number].user_attrs[BEAT] > 1
     assert study.trials[-1].state.name == "WAITING"

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
+from nas.adoption import adopt
 from nas.errors import StudyError
-from nas.sampling.history import CANDIDATE
-from nas.storage import adopt, open_study
+from nas.limits import Reward
+from nas.sampling.history import CANDIDATE, RUNGS
+from nas.storage import open_study
 from nas.study import (
-    INFEASIBLE,
     STARTUP_TRIALS,
     Problem,
     attach_sampler,
@@ -21,7 +23,7 @@ from tests.nas.sampling.spaces import BUDGET_MS, SPACE, SURVEY, predict, score
 
 
 @pytest.mark.parametrize("pareto", [False, True])
-def test_known_trials_serve_a_search_of_another_budget(tmp_path: Path, pareto: bool) -> None:
+def test_known_trials_teach_a_search_of_another_budget_and_count_beside_its_own(tmp_path: Path, pareto: bool) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     asked = []
 
@@ -29,18 +31,48 @@ def test_known_trials_serve_a_search_of_another_budget(tmp_path: Path, pareto: b
         asked.append(architecture.fingerprint)
         return score(architecture, rung)
 
-    for share, trials in ((0.5, 14), (0.3, 16), (0.5, 14)):
+    for share, trials, new, known in ((0.5, 14, 14, 0), (0.3, 6, 6, 14), (0.5, 14, 0, 0), (0.7, 9, 9, 20)):
         budget_ms = SURVEY.quantile_ms(share)
-        wanted = Problem(SPACE, predict, budget_ms, train, 1, pareto=pareto)
+        reward = None if pareto else Reward("soft", budget_ms)
+        wanted = Problem(SPACE, predict, budget_ms, train, 1, pareto=pareto, reward=reward)
         study = open_study(url, "search", identity={"space": "s"}, limits={"budget_ms": budget_ms}, pareto=pareto)
-        adopted = adopt(study, lambda one, wanted=wanted: wanted.judge(one).violations, infeasible=INFEASIBLE)  # type: ignore[misc]
-        assert adopted == (14 if share == 0.3 else 0)
+        before = len(asked)
+        assert adopt(study, wanted) == known
         attach_sampler(study, wanted, seed=0)
         prepare(study, SURVEY.spread(budget_ms, STARTUP_TRIALS), local=True)
         run_trials(study, wanted, trials=trials)
+        assert len(asked) - before == new
+        assert count_outcomes(study)["adopted"] == (known if share != 0.5 else 0)
         assert all(one.predicted_ms <= budget_ms for one in completed(study))
+        for trial in study.get_trials(states=(TrialState.COMPLETE,)):
+            if CANDIDATE in trial.user_attrs:
+                told = wanted.values(trial.user_attrs[RUNGS][-1]["value"], trial.user_attrs[CANDIDATE]["predicted_ms"])
+                assert trial.values == pytest.approx(told)
     assert len(set(asked)) == len(asked)
-    assert 14 < len(asked) < 30  # some of the first fourteen were within the smaller budget, too
+    assert len(completed(study)) == len(asked)  # what others have trained within the budget is a finalist as well
+
+
+def test_only_studies_asked_for_by_the_same_name_are_taken_over(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    wanted = Problem(SPACE, predict, BUDGET_MS, score, 1)
+    first = open_study(url, "search", identity={}, limits={"budget_ms": BUDGET_MS})
+    attach_sampler(first, wanted, seed=0)
+    run_trials(first, wanted, trials=2)
+    other = open_study(url, "search-of-another", identity={}, limits={"budget_ms": BUDGET_MS})
+    assert adopt(other, wanted) == 0
+    tighter = open_study(url, "search", identity={}, limits={"budget_ms": BUDGET_MS / 2})
+    assert adopt(tighter, Problem(SPACE, predict, BUDGET_MS / 2, score, 1)) == 2
+
+
+def test_networks_to_start_with_are_queued_unless_they_are_known(tmp_path: Path) -> None:
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", identity={})
+    wanted = Problem(SPACE, predict, BUDGET_MS, score, 1)
+    attach_sampler(study, wanted, seed=0)
+    first, second, third = SURVEY.spread(BUDGET_MS, 3)
+    prepare(study, [second], given=[first], local=True)
+    run_trials(study, wanted, trials=2)
+    prepare(study, [second], given=[first, third], local=True)
+    assert [one.system_attrs["fixed_params"] for one in study.trials if one.state == TrialState.WAITING] == [third]
 
 
 def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -50,7 +82,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
         open_study(url, "search", identity={"space": "t"})
 
 
-def test_copies_keep_what_was_trained(tmp_path: Path) -> None:
+def test_copies_beyond_the_limits_teach_and_are_no_finalists(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'study.db'}"
     first = open_study(url, "search", identity={}, limits={"budget_ms": BUDGET_MS})
     wanted = Problem(SPACE, predict, BUDGET_MS, score, 1)
@@ -59,7 +91,8 @@ def test_copies_keep_what_was_trained(tmp_path: Path) -> None:
     run_trials(first, wanted, trials=5)
     second = open_study(url, "search", identity={}, limits={"budget_ms": 1e-9})
     assert second.study_name == "search-1e-09ms"
-    assert adopt(second, lambda _: {"latency": 1.0}, infeasible=INFEASIBLE) == 5
-    assert count_outcomes(second) == {INFEASIBLE: 5}
+    assert adopt(second, Problem(SPACE, predict, 1e-9, score, 1)) == 5
+    assert count_outcomes(second) == {"adopted": 5}
+    assert completed(second) == []
     known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial.value for trial in first.trials}
     assert {trial.user_attrs[CANDIDATE]["fingerprint"]: trial.value for trial in second.trials} == known

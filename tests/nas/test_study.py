@@ -1,5 +1,6 @@
 """The study: nothing over budget is trained, nothing twice, and a killed study goes on without losing a finished trial."""
 
+import errno
 import json
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from nas.claims import DEATHS, DEATHS_AT_MOST
+from nas.cli import console
 from nas.errors import Diverged, StudyError
 from nas.faithfulness import faithfulness
 from nas.fidelity import Fidelity
@@ -133,6 +136,85 @@ def test_a_diverged_candidate_fails_and_the_search_goes_on(tmp_path: Path) -> No
     assert outcomes["failed"] > 0
     assert outcomes["complete"] > 0
     assert outcomes["complete"] + outcomes["pruned"] + outcomes["failed"] == 12
+
+
+@dataclass
+class Faulty(Trainer):
+    """Raises an error for some networks."""
+
+    fault: Exception = field(default_factory=lambda: RuntimeError("out of memory"))
+    bad: tuple[str, ...] = ()
+
+    def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+        score = super().__call__(architecture, rung)
+        if not self.bad:
+            self.bad = (architecture.fingerprint,)  # the first
+        if architecture.fingerprint in self.bad:
+            raise self.fault
+        return score
+
+
+def test_a_candidate_whose_training_raises_fails_after_some_attempts_and_the_search_goes_on(tmp_path: Path) -> None:
+    study, trainer, notes = new_study(tmp_path), Faulty(), list[str]()
+    run_trials(study, problem(trainer), trials=12, note=notes.append)
+    outcomes = count_outcomes(study)
+    assert outcomes["failed"] == 1
+    assert outcomes["complete"] + outcomes["pruned"] == 11
+    assert Counter(trainer.asked)[trainer.bad[0], 0] == DEATHS_AT_MOST == len(notes)
+    assert notes[0] == (
+        f"candidate {trainer.bad[0]}: training it raised RuntimeError: out of memory; it is queued once more"
+    )
+
+
+def test_one_that_is_asked_to_end_hands_its_candidate_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ended(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            if rung:
+                signal.raise_signal(signal.SIGTERM)
+            return super().__call__(architecture, rung)
+
+    study = new_study(tmp_path)
+    before = signal.signal(signal.SIGTERM, console._interrupt)  # as the command line does
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(study, problem(Ended()), trials=3)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    (given_back,) = [trial for trial in study.trials if trial.state == TrialState.FAIL]
+    assert study.trials[-1].state == TrialState.WAITING
+    assert study.trials[-1].system_attrs["fixed_params"] == given_back.params
+    assert study.trials[-1].user_attrs == {DEATHS: 0}
+
+
+def test_where_every_training_raises_the_error_is_shown(tmp_path: Path) -> None:
+    class Broken(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        run_trials(new_study(tmp_path), problem(Broken()), trials=12)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), StudyError("place: gone")])
+def test_a_full_disk_is_no_fault_of_the_candidate(tmp_path: Path, fault: Exception) -> None:
+    study = new_study(tmp_path)
+    for _ in range(DEATHS_AT_MOST + 1):
+        with pytest.raises(type(fault)):
+            run_trials(study, problem(Faulty(fault=fault)), trials=3)
+    assert count_outcomes(study)["failed"] == 0
+
+
+def test_a_storage_that_fails_in_the_midst_is_one_line(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+
+    class Unlucky(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            (tmp_path / "study.db").write_bytes(b"no database any more" * 1000)
+            return super().__call__(architecture, rung)
+
+    with pytest.raises(StudyError, match=r"the study's storage failed \(.*\); finished trials are kept") as told:
+        run_trials(study, problem(Unlucky()), trials=3)
+    assert "\n" not in str(told.value)
 
 
 def test_a_used_up_space_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.claims import WORKER, release, worker_name
+from nas.claims import DEATHS_AT_MOST, WORKER, in_flight, reclaim, release, take, worker_name
 from nas.errors import StudyError
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_study
@@ -105,6 +105,31 @@ def test_a_trial_of_a_dead_process_is_queued_again_and_another_s_is_not(tmp_path
     states = {trial.number: trial.state.name for trial in study.trials}
     assert states[dead.number] == "FAIL"
     assert states[mine.number] == "RUNNING"
+
+
+def test_a_trial_without_a_name_is_somebody_s_at_first_and_nobody_s_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = new_study(tmp_path)
+    begun = study.ask()
+    assert [one.number for one in in_flight(study, study.trials)] == [begun.number]
+    assert not reclaim(study, study.trials)
+    monkeypatch.setattr("nas.claims.UNSIGNED_S", 0.0)
+    assert in_flight(study, study.trials) == []
+    assert reclaim(study, study.trials)
+    assert study.trials[begun.number].state.name == "FAIL"
+
+
+def test_a_candidate_that_kills_process_after_process_fails(tmp_path: Path) -> None:
+    study = new_study(tmp_path)
+    run_trials(study, problem(Trainer()), trials=0)
+    for death in range(DEATHS_AT_MOST):
+        waiting = [one for one in study.trials if one.state.name == "WAITING"]
+        trial_id = take(study, waiting[:1] if death == 0 else waiting[-1:])  # the same again
+        study._storage.set_trial_user_attr(trial_id, CANDIDATE, {"fingerprint": "deadly"})
+        release(study, worker_name())
+    assert count_outcomes(study) == {"interrupted": DEATHS_AT_MOST - 1, "failed": 1}
+    assert len([one for one in study.trials if one.state.name == "WAITING"]) == len(waiting) - 1
 
 
 def _lines(folder: Path) -> list[list[object]]:

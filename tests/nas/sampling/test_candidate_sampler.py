@@ -88,7 +88,7 @@ def test_the_surrogate_learns_from_the_best_and_the_latest(monkeypatch: pytest.M
     monkeypatch.setattr(auto, "fit", noted)
     study = searched("auto", problem(), trials=STARTUP_TRIALS + 4)
     assert max(fitted) == 8
-    seen = history(study)
+    seen = history(study.trials)
     finals = {one.fingerprint: (one.scores[-1], 0.0) for one in seen}
     chosen = auto._telling(seen, finals)
     assert len({one.fingerprint for one in chosen}) == 8
