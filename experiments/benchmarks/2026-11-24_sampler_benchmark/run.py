@@ -45,8 +45,9 @@ DEFAULTS = {
 }
 OURS = ("auto", "tpe", "nsga2", "gp")
 LATENCY = (CANDIDATE, "predicted_ms")
+NEVER = 1 << 30  # others that must have come as far before anybody is stopped
 PRUNERS: dict[str, Any] = {
-    "none": optuna.pruners.NopPruner(),
+    "none": NoSlowerPruner(LATENCY, peers=NEVER, complete=NEVER),
     "default": NoSlowerPruner(LATENCY),
     "median": NoSlowerPruner(LATENCY, share=0.5, luck=math.inf),  # of those no slower, on the same rung
 }
