@@ -47,7 +47,7 @@ class DeviceConformance:
     def test_at_least_so_many_processes_take_part(self, device):
         effort = replace(QUICK, processes=2, limit_s=self.limit_s)
         [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort)
-        assert {part.process for part in timing.slices} == {0, 1}
+        assert {part.process for part in timing.slices} >= {0, 1}  # more where the device was disturbed
 
     def test_measuring_nothing_gives_nothing(self, device):
         assert device.measure([], settings=SETTINGS, effort=QUICK) == []

@@ -9,7 +9,7 @@ import pytest
 from latency.errors import ModelError, UnmeasuredKernel
 from latency.fake import FakeDevice, true_ms
 from latency.features import measured_as, weight_bytes
-from latency.model import LatencyModel
+from latency.model import FORMAT, LatencyModel
 from latency.planning import kernels
 from latency.samples import varied_architectures
 from latency.table import BlockTable
@@ -111,8 +111,8 @@ def test_files_keep_everything(model, unseen, tmp_path):
     [
         (b"", "cannot be read"),
         (b"\x80\x04]", "cannot be read"),
-        (b"[]", "format must be 4, got None"),
-        (b'{"format": 9}', "format must be 4, got 9"),
+        (b"[]", f"format must be {FORMAT}, got None"),
+        (b'{"format": 9}', f"format must be {FORMAT}, got 9"),
         (b'{"format": 1}', "damaged"),
     ],
 )
