@@ -17,6 +17,7 @@ from nas.errors import StudyError
 from searchspace.files import write_atomically
 
 FORMAT = 1
+CHOICES = "choices.json"  # what was tried out once, for the whole run
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,15 @@ class Run:
 
     def once(self, name: str, choose: Callable[[], Any]) -> Any:
         """What `choose` gave the first time it was asked in this run, so that a resumed run does as the first one did."""
-        choices = self.read_json("choices.json") or {}
+        choices = self.read_json(CHOICES) or {}
         if name not in choices:
             choices[name] = choose()
-            self.write_json("choices.json", choices)
+            self.write_json(CHOICES, choices)
         return choices[name]
 
     def withdraw(self, *made: str) -> None:
         """Free the folder for another request, this one being impossible; `made` are files that it left so far."""
-        for name in ("run.json", *made):
+        for name in ("run.json", CHOICES, *made):
             self.file(name).unlink(missing_ok=True)
 
 

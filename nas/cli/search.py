@@ -208,7 +208,8 @@ def search(
                     events=Shown(bar),
                 )
             except BudgetError:
-                run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
+                if not run.file("result.json").exists():  # else another budget was found a front for
+                    run.withdraw(MODEL_FILE)  # the same command with another budget may use the folder
                 raise
         report = {"run": str(run.path), "study": result.study, **_report(where, model, result)}
         run.write_json("result.json", report)

@@ -13,7 +13,7 @@ from latency.model import LatencyModel
 from latency.profiling import write_measurements
 from latency.readiness import Readiness
 from latency.store import model_path
-from nas.cli import main
+from nas.cli import console, main
 from nas.cli.console import fail, note
 from nas.cli.latency import warn_of_emulation
 from searchspace.architecture import Architecture
@@ -216,7 +216,7 @@ def test_a_runtime_that_no_latency_model_knows_is_refused_at_once(models, monkey
 def test_brackets_are_printed_as_they_are(monkeypatch, capsys) -> None:
     reason = "ssh board: Connection refused: does `ssh-keygen -R [board.local]:2222` help? cores [4000]"
     found = Readiness("board", "measured", False, reason)
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setattr(console.stdout, "_width", 300)
     monkeypatch.setattr("latency.readiness.every_readiness", lambda: [found])
     for command in ("targets", "doctor"):
         assert nas(monkeypatch, command) == 0
