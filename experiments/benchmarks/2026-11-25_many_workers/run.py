@@ -34,7 +34,7 @@ from tests.nas.postgres import Postgres, open_postgres
 
 HERE = Path(__file__).parent
 CASES = ((1, "random"), (2, "random"), (4, "random"), (8, "random"), (2, "auto"))  # workers, sampler
-READS = 9  # of the whole study by a trial of two rungs
+READS = 3  # of the whole study by a trial of two rungs
 TRIALS = 100_000
 SAFE = "-c fsync=on"  # as an operator would run it
 
