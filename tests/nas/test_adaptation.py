@@ -169,6 +169,7 @@ def test_every_proposal_is_faster_than_the_network_before(tmp_path: Path) -> Non
         assert all(one.predicted_ms < start_ms for one in found)
 
 
+@pytest.mark.slow
 def test_wherever_a_path_leads_its_best_proposal_is_the_best_of_all_changes(tmp_path: Path) -> None:
     """Not only on the path that is chosen: at every network that any sequence of proposals reaches on its way to the budget."""
     start_ms = fake_ms(TINY)
