@@ -39,7 +39,7 @@ CASES = {
     ),
     "squeezenet_32px": Case(
         train=("--recipe", "FULL", "--epochs", "7"),
-        compress=("--recipe", "compress", "--epochs", "1", "--density", "0.33", "--conv-bits", "5", "--rounds", "3"),
+        compress=("--recipe", "compress", "--epochs", "1", "--density", "0.28", "--conv-bits", "5", "--rounds", "3"),
         control=("--recipe", "compress", "--epochs", "4"),
     ),
 }
