@@ -1,13 +1,11 @@
 """Phones over the real `adb` client, which talks to a device end of ours; its processor is this machine's own."""
 
 import json
-import multiprocessing
 import shutil
 import subprocess
 import threading
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import onnxruntime
@@ -32,6 +30,7 @@ from tests.latency.arm64 import HIDE_SYS, missing_for_arm64
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model, unknown_op_model
 from tests.latency.phones import FOLDER, LIBRARY, NEEDED, TestPhone, bundle_for
+from tests.latency.turns import assert_they_take_turns
 from tests.nas.cli.test_frame import nas, refused
 
 pytestmark = NEEDED
@@ -215,20 +214,7 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(phone, cut)
 
 def test_computers_take_turns_on_one_phone(phone, tmp_path):
     """Two processes that share no lock of their own, as on two computers: their slices do not mix, none loses its files."""
-    log = tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_measure, args=(phone.serial, str(log), str(tmp_path / f"locks{one}")))
-        for one in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    order = log.read_text().split()
-    assert len(set(order)) == 2
-    assert sum(before != after for before, after in pairwise(order)) == 1
+    assert_they_take_turns(_measure, phone.serial, tmp_path)
     assert [path.name for path in (phone.root / "tmp/pocketnas").iterdir()] == ["runtime"]
 
 

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from searchspace.architecture import lower
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model
 from tests.latency.sshd import Sshd, open_sshd
+from tests.latency.turns import assert_they_take_turns
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -197,20 +197,7 @@ def test_host_keys_are_verified(server):
 
 def test_machines_take_turns_on_one_device(server, tmp_path):
     """Two processes that share no lock of their own, as on two machines: their slices do not mix."""
-    log = tmp_path / "log"
-    context = multiprocessing.get_context("spawn")
-    processes = [
-        context.Process(target=_measure, args=(server.address, str(log), str(tmp_path / f"run{one}")))
-        for one in range(2)
-    ]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-        assert process.exitcode == 0
-    order = log.read_text().split()
-    assert len(set(order)) == 2
-    assert sum(before != after for before, after in pairwise(order)) == 1
+    assert_they_take_turns(_measure, server.address, tmp_path)
 
 
 def _measure(address: SshAddress, log: str, runtime: str) -> None:
