@@ -165,7 +165,7 @@ class RunnerDevice(ABC):
         process = passes = failures = 0
         with self.reserve("measuring"):
             while pending := [
-                index for index, timing in enumerate(_timings(taken, effort)) if not _settled(timing, passes, effort)
+                index for index, timing in enumerate(timings_of(taken, effort)) if not _settled(timing, passes, effort)
             ]:
                 job = {
                     "mode": "measure",
@@ -197,7 +197,7 @@ class RunnerDevice(ABC):
                     failures += 1
                     self._recover(failures, cut)
                 process += 1
-        return _timings(taken, effort, load)
+        return timings_of(taken, effort, load)
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
         peak: int | None = self._ask({"mode": "memory", "settings": settings.as_json()}, {"0.onnx": model})[
@@ -269,7 +269,7 @@ def _op_times(trace: bytes) -> tuple[OpTime, ...]:
     return tuple(OpTime(name, op, float(np.median(us)) / 1e3) for (name, op), us in nodes.items())
 
 
-def settled(slices: Sequence[Slice], effort: Effort) -> bool:
+def settled(timing: Timing, effort: Effort) -> bool:
     """Whether a network needs no further slices, as far as these tell where the measuring of several was broken off.
 
     A process had enough of it where it took as many slices as it had to, or about as much time as it could: slow networks have
@@ -277,14 +277,14 @@ def settled(slices: Sequence[Slice], effort: Effort) -> bool:
     """
     share_s = effort.limit_s / effort.processes
     done = 0
-    for process in {part.process for part in slices}:
-        taken = [part.ns for part in slices if part.process == process]
+    for process in {part.process for part in timing.slices}:
+        taken = [part.ns for part in timing.slices if part.process == process]
         spent_s = sum(sum(ns) + max(ns) for ns in taken) / 1e9
         done += len(taken) >= effort.slices or spent_s >= NEARLY * share_s
-    return _settled(Timing(tuple(slices), effort.tolerance), done, effort)
+    return _settled(timing, done, effort)
 
 
-def _timings(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:
+def timings_of(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:
     """What the slices say of each network measured side by side; slices while the device was slower do not count."""
     probes = [part.probe_ns for slices in taken for part in slices]
     quiet_ns = quiet_probe(probes) if probes else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from latency.choosing import Queue
-from latency.device import Device, settled
+from latency.device import Device, settled, timings_of
 from latency.errors import ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
@@ -23,7 +23,7 @@ from latency.settings import Effort
 from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
-from latency.timing import Slice, Timing
+from latency.timing import Slice
 from latency.uncertainty import Uncertainty
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
@@ -225,9 +225,9 @@ def _measure(
             on_restart=restart,
         )
     except BaseException:  # also an interrupt: what is finished is kept, whyever the rest is not
-        for architecture, slices in zip(job, taken, strict=True):
-            if settled(slices, effort):
-                yield Measurement(architecture, Timing(tuple(slices), effort.tolerance))
+        for architecture, timing in zip(job, timings_of(taken, effort), strict=True):
+            if settled(timing, effort):
+                yield Measurement(architecture, timing)
         raise
     for architecture, timing in zip(job, timings, strict=True):
         yield Measurement(architecture, timing)

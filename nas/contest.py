@@ -29,7 +29,7 @@ class Choice:
         index: the chosen proposal's position.
         checkpoint: its fine-tuned network.
         score: of that network.
-        stopped: proposals that were stopped after the first rung.
+        stopped: proposals that were stopped after the first look, untrained.
         audit: validation accuracy by which the chosen one beats the best of those that are neither dominated nor would have
             been stopped, 0 where it is one of them; None where only those were tried to the end.
     """

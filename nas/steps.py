@@ -98,7 +98,7 @@ class Step:
         factor: device ÷ model that holds from here on.
         proposals: how many there were.
         dominated: of them, not tried since another one contained them.
-        stopped: of them, stopped after the first rung.
+        stopped: of them, stopped after the first look, untrained.
         audit: validation accuracy that skipping dominated proposals and stopping hopeless ones would have cost; None where it
             was not looked at.
         images: training images of all its short fine-tunes together; None where a version that did not count them made it.
