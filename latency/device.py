@@ -25,6 +25,7 @@ LACKING_OP = re.compile(
     r"|Could not find an implementation for ([\w.:]+)\("
 )
 NEWER_OPSET = re.compile(r"Opset (\d+) is under development.* till opset (\d+)")
+PATIENCE = 3  # times the limit of device time that a network gets while the device is slower than its full speed
 NEARLY = 0.9  # of a network's time in a process: what it takes beside its runs is not known
 
 OnSlice = Callable[[int, Slice], None]
@@ -287,7 +288,7 @@ def settled(timing: Timing, effort: Effort) -> bool:
 def timings_of(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:
     """What the slices say of each network measured side by side; slices while the device was slower do not count."""
     probes = [part.probe_ns for slices in taken for part in slices]
-    quiet_ns = quiet_probe(probes) if probes else None
+    quiet_ns = min((one for one in (effort.quiet_ns, quiet_probe(probes) if probes else None) if one), default=None)
     return [Timing(tuple(slices), effort.tolerance, load, quiet_ns) for slices in taken]
 
 
@@ -295,4 +296,4 @@ def _settled(timing: Timing, processes: int, effort: Effort) -> bool:
     """Whether a network needs no further process."""
     if processes < effort.processes:
         return False
-    return timing.stable or timing.device_s >= effort.limit_s
+    return timing.stable or timing.quiet_s >= effort.limit_s or timing.device_s >= PATIENCE * effort.limit_s

@@ -6,8 +6,8 @@ networks fell into, and a kernel that was never measured is an error, never a si
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from latency.planning import block_plan, head_plan, kernels
 from latency.provenance import Provenance
 from latency.settings import RuntimeSettings
 from latency.target import Basis
-from latency.timing import Timing
+from latency.timing import Timing, held_to_one_speed
 from latency.uncertainty import Uncertainty
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import Block, Head
@@ -92,6 +92,16 @@ class Measurement:
         """What `as_json` wrote."""
         architecture, timing = Architecture.from_dict(plain["architecture"]), Timing.from_json(plain["timing"])
         return Measurement(architecture, timing, float(plain.get("scale", 1.0)))
+
+
+def at_one_speed(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """The same measurements, those of one scale held to one full speed of the device: a slow phase may outlast a job."""
+    found = list(measurements)
+    for scale in {one.scale for one in found}:
+        places = [index for index, one in enumerate(found) if one.scale == scale]
+        for index, timing in zip(places, held_to_one_speed([found[index].timing for index in places]), strict=True):
+            found[index] = replace(found[index], timing=timing)
+    return tuple(found)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from latency.errors import ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
-from latency.model import LatencyModel, Measurement
+from latency.model import LatencyModel, Measurement, at_one_speed
 from latency.planning import kernels
 from latency.provenance import Provenance
 from latency.settings import Effort
@@ -73,7 +73,8 @@ def profile_target(
         target: what to profile.
         architectures: in the order to measure them; those with a trusted measurement are passed over. It may be endless if
             `networks` or `limit_s` ends it.
-        networks: how many measured networks there shall be in all.
+        networks: how many measured networks there shall be in all. Those of this number whose halves disagree, or that met the
+            device while it was slow, are measured once more in the end.
         limit_s: seconds after which no further job of `JOB` networks is begun.
         in_order: how many are measured in that order before those follow that tell most (see `latency.choosing`); None for all.
         device: the opened device, if not the target's own.
@@ -98,20 +99,22 @@ def profile_target(
         known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
         block, precision = provenance.nchwc_block, target.settings.precision
         queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
-        while networks is None or len(measured) < networks:
-            seconds = time.monotonic() - begin
-            if limit_s is not None and seconds >= limit_s:
-                break
+        repeated: set[str] = set()
+        while limit_s is None or time.monotonic() - begin < limit_s:
             room = JOB if networks is None else min(JOB, networks - len(measured))
-            job = queue.take(room, [(one.architecture, one.ms) for one in measured.values()])
+            job = queue.take(room, [(one.architecture, one.ms) for one in measured.values()]) if room > 0 else []
+            if not job:  # what did not settle has another chance: a slow phase of the device passes
+                job = [one.architecture for one in measured.values() if not one.trusted]
+                job = [one for one in job if one.fingerprint not in repeated][:JOB]
+                repeated.update(one.fingerprint for one in job)
             if not job:
                 break
-            for one in _measure(device, job, target=target, provenance=provenance, effort=effort):
-                measured[one.architecture.fingerprint] = one
+            of_this_device = replace(effort, quiet_ns=_quiet_ns(measured.values()))
+            for one in _measure(device, job, target=target, provenance=provenance, effort=of_this_device):
                 _append(log, one)
+            measured = _by_fingerprint(log)
             if on_progress is not None:
                 on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s))
-        measured = _by_fingerprint(log)  # with what was measured meanwhile on another phone of a pool
         model = fit_model(target, provenance, tuple(measured.values()))
         model.save(path)
     return model
@@ -123,6 +126,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     Raises:
         ModelError: too few of them are stable.
     """
+    measurements = at_one_speed(measurements)
     trusted = [one for one in measurements if one.trusted]
     if len(trusted) < FEWEST:
         raise ModelError(
@@ -176,8 +180,17 @@ def read_measurements(log: Path) -> Iterator[Measurement]:
 
 
 def _by_fingerprint(log: Path) -> dict[str, Measurement]:
-    """The measurements in a file of lines by network; of a network that was measured again, the last."""
-    return {one.architecture.fingerprint: one for one in read_measurements(log)}
+    """The measurements in a file of lines by network; of a network that was measured again, the last.
+
+    Those of another process are among them: phones of a pool are profiled side by side.
+    """
+    last = {one.architecture.fingerprint: one for one in read_measurements(log)}
+    return dict(zip(last, at_one_speed(last.values()), strict=True))
+
+
+def _quiet_ns(measured: Iterable[Measurement]) -> int | None:
+    """The arithmetic probe's nanoseconds at the device's full speed, as far as is known."""
+    return next((one.timing.quiet_ns for one in measured if one.scale == 1.0), None)
 
 
 def write_measurements(log: Path, measurements: Iterable[Measurement]) -> None:

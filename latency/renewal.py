@@ -99,7 +99,7 @@ def recalibrate(model: LatencyModel, check: Check, *, target: Target, folder: Pa
         for fingerprint, one in every.items()
     )
     renewed = fit_model(target, model.provenance, updated)
-    write_measurements(log, updated)
+    write_measurements(log, renewed.measurements)
     renewed.save(path)
     return renewed
 

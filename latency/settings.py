@@ -57,13 +57,22 @@ class Effort:
 
     Every network is measured in at least `processes` processes (repeats in one process share its luck with memory), at
     least `slices` slices of 14 ms (40 ms from 1.5 ms a run) in each, and then on until two halves of its slices agree
-    within `tolerance` or it has used `limit_s` seconds of device time.
+    within `tolerance` or it has used `limit_s` seconds of device time at full speed.
+
+    Attributes:
+        processes: at least so many.
+        slices: at least so many in each.
+        tolerance: relative difference of the halves.
+        limit_s: of device time; three times as many where the device is slower than its full speed.
+        quiet_ns: nanoseconds of the arithmetic probe at the device's full speed, where that is known from earlier measurements;
+            None where only this one can tell.
     """
 
     processes: int = 2
     slices: int = 8
     tolerance: float = 0.02
     limit_s: float = 5.0
+    quiet_ns: int | None = None
 
     def __post_init__(self) -> None:
         if self.processes < 1 or self.slices < 1 or not self.tolerance > 0 or not self.limit_s > 0:

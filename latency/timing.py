@@ -7,8 +7,8 @@ import math
 import statistics
 import zlib
 from array import array
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -115,6 +115,11 @@ class Timing:
         """Seconds of device time in the timed runs."""
         return sum(self._all_ns) / 1e9
 
+    @property
+    def quiet_s(self) -> float:
+        """Those of them at the device's full speed."""
+        return sum(ns for part in self._at_full_speed for ns in part.ns) / 1e9
+
     def require_stable(self) -> "Timing":
         """This timing, if it settled.
 
@@ -178,9 +183,13 @@ class Timing:
     @cached_property
     def _quiet(self) -> tuple[Slice, ...]:
         """The slices at the device's full speed; none where they are too few to tell."""
-        limit = math.inf if self.quiet_ns is None else DISTURBED * self.quiet_ns
-        found = tuple(part for part in self.slices if part.probe_ns <= limit)
+        found = self._at_full_speed
         return found if self.quiet_ns is None or len(found) >= QUIET_SLICES else ()
+
+    @cached_property
+    def _at_full_speed(self) -> tuple[Slice, ...]:
+        limit = math.inf if self.quiet_ns is None else DISTURBED * self.quiet_ns
+        return tuple(part for part in self.slices if part.probe_ns <= limit)
 
     @cached_property
     def _columns(self) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -200,3 +209,14 @@ def quiet_probe(probes: Iterable[int]) -> int:
     ordered = sorted(probes)
     wanted = math.ceil(QUIET_SHARE * len(ordered))
     return next(one for one in ordered if bisect.bisect_right(ordered, DISTURBED * one) >= wanted)
+
+
+def held_to_one_speed(timings: Sequence[Timing]) -> list[Timing]:
+    """Timings of one device, held to its full speed as all of them together tell it.
+
+    Networks measured side by side know only the minute they were measured in: a slow phase that outlasts it looks like full
+    speed to them, and networks of different minutes cannot be compared.
+    """
+    probes = [part.probe_ns for timing in timings for part in timing.slices]
+    quiet_ns = quiet_probe(probes) if probes else None
+    return [replace(timing, quiet_ns=quiet_ns) for timing in timings]

@@ -202,16 +202,50 @@ def test_unstable_measurements_are_kept_but_not_fitted(tmp_path):
     ):
         profile(tmp_path, FakeDevice(noise=5.0), 24)
     [log] = tmp_path.glob("*.jsonl")
-    assert len(list(read_measurements(log))) == 24
+    kept = [one.architecture.fingerprint for one in read_measurements(log)]
+    assert len(set(kept)) == 24
+    assert 24 + 12 < len(kept) <= 2 * 24  # what did not settle was tried once more
+
+
+def test_a_slow_phase_that_outlasts_a_job_is_recognised_and_measured_again(tmp_path):
+    class Throttled(FakeDevice):
+        """Every second job finds it slower, from the first to the last slice."""
+
+        jobs = 0
+
+        def measure(self, models, **options):
+            timings = super().measure(models, **options)
+            self.jobs += 1
+            if self.jobs % 2:
+                return [
+                    Timing(
+                        tuple(Slice(tuple(ns * 3 // 2 for ns in part.ns), 32_000, part.process) for part in one.slices)
+                    )
+                    for one in timings
+                ]
+            return timings
+
+    device = Throttled()
+    model = profile(tmp_path, device, 48)
+    assert device.jobs == 4 + 2  # two of four were slow; of what was tried once more, the first job again
+    assert model.held_out.n == 24 + 12
+    straight = profile(tmp_path / "straight", FakeDevice(), 48)
+    ms = {one.architecture.fingerprint: one.ms for one in straight.measurements}
+    assert all(one.ms == ms[one.architecture.fingerprint] for one in model.measurements if one.trusted)
 
 
 def test_measurements_on_a_busy_core_are_not_fitted(tmp_path):
     class Busy(FakeDevice):
         """Every second network is interrupted in two of three runs, and takes half as long again."""
 
+        def __init__(self) -> None:
+            super().__init__()
+            self.met: list[bytes] = []
+
         def measure(self, models, **options):
             timings = super().measure(models, **options)
-            for index in range(0, len(timings), 2):
+            self.met += [model for model in models if model not in self.met]
+            for index in (index for index, model in enumerate(models) if self.met.index(model) % 2 == 0):
                 parts = timings[index].slices
                 slower = [
                     Slice(tuple(ns * 3 // 2 for ns in part.ns), part.probe_ns, part.process, (0, 1)) for part in parts

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from latency.errors import ModelError, UnstableMeasurement
 from latency.settings import Effort
-from latency.timing import Slice, Timing, quiet_probe
+from latency.timing import Slice, Timing, held_to_one_speed, quiet_probe
 
 runs = st.lists(st.integers(1, 10**12), min_size=1, max_size=20).map(tuple)
 timings = st.builds(
@@ -118,6 +118,22 @@ def test_full_speed_is_what_lasted_a_while():
     assert quiet_probe([20, *[31] * 20, *[50] * 30]) == 31  # one lucky probe
     assert quiet_probe([*[24] * 10, *[31] * 90]) == 31  # a short burst of a higher clock
     assert quiet_probe([50]) == 50
+
+
+def test_networks_of_different_minutes_are_held_to_one_speed():
+    slow, full = Slice((1300, 1301), 55_000), Slice((1000, 1001), 31_000)
+    then, now = Timing((slow,) * 16, quiet_ns=55_000), Timing((full,) * 16, quiet_ns=31_000)
+    assert then.stable
+    assert now.stable
+    assert [one.stable for one in held_to_one_speed([then, now])] == [False, True]
+    assert held_to_one_speed([]) == []
+
+
+def test_time_at_full_speed_is_told_apart():
+    slow, full = Slice((2_000_000,), 55_000), Slice((1_000_000,), 31_000)
+    timing = Timing((slow,) * 4 + (full,) * 4, quiet_ns=31_000)
+    assert (timing.device_s, timing.quiet_s) == (12 / 1e3, 4 / 1e3)
+    assert Timing((slow,) * 4).quiet_s == 8 / 1e3
 
 
 def test_slices_from_a_slow_phase_do_not_count():

@@ -28,7 +28,7 @@ from latency.provenance import Provenance
 from latency.samples import varied_architectures
 from latency.settings import Precision
 from latency.target import Target, load_target
-from latency.timing import Timing
+from latency.timing import Timing, held_to_one_speed
 from searchspace.architecture import lower
 
 from . import methods, plots
@@ -114,10 +114,12 @@ def evaluate(folder: Path, target: Target, provenance: Provenance) -> list[Row]:
             profiles[row["name"]] = row["ms"]
         else:
             timings[row["purpose"], row["name"]] = Timing.from_json(row["timing"])
+    timings = dict(zip(timings, held_to_one_speed(list(timings.values())), strict=True))
     tasks = {purpose: networks(purpose) for purpose in ("fit", "held out", "reference", "staircase")}
     profiled = [one for log in sorted(folder.glob(f"{target.name}-*.jsonl")) for one in read_measurements(log)]
     tasks["varied"] = [Task("varied", str(index), one.architecture) for index, one in enumerate(profiled)]
-    timings |= {("varied", str(index)): one.timing for index, one in enumerate(profiled)}
+    profiled_timings = held_to_one_speed([one.timing for one in profiled])
+    timings |= {("varied", str(index)): timing for index, timing in enumerate(profiled_timings)}
     sets = {purpose: samples(found, timings, block=block, precision=precision) for purpose, found in tasks.items()}
     rows: list[Row] = [{"result": "measured", **{name: len(found) for name, found in sets.items()}, **effort(timings)}]
     ours = partial(methods.ours, block=block)

@@ -19,7 +19,7 @@ from latency.kernel_check import kernel_text, node_text, weight_shapes
 from latency.planning import kernels
 from latency.settings import Effort, Precision, RuntimeSettings
 from latency.stand_in import stand_in
-from latency.timing import Timing
+from latency.timing import Timing, held_to_one_speed
 from searchspace.architecture import Architecture, lower, lower_block
 from searchspace.blocks import UIB, Block, Conv
 from searchspace.graph import Graph, Norm, Shape
@@ -121,8 +121,8 @@ def block_name(key: BlockKey) -> str:
 def measure(
     device: Device, path: Path, *, settings: RuntimeSettings, limit_s: float, tell: Callable[[str], None]
 ) -> None:
-    """Measures what is not in the file yet, until everything is or the time is up."""
-    done = {(row["purpose"], row["name"]) for row in read(path)}
+    """Measures what has not settled in the file yet, until everything was tried or the time is up."""
+    done = settled(path)
     precision = settings.precision
     counts = {"held out": HELD_OUT, "fit": FIT} if precision == "fp32" else {"held out": HELD_OUT_INT8, "fit": FIT_INT8}
     mixed = [task for purpose, count in counts.items() for task in networks(purpose)[:count]]
@@ -137,7 +137,8 @@ def measure(
         while (waiting or profiles) and time.monotonic() - begin < limit_s:
             if waiting:
                 job, waiting = waiting[:JOB], waiting[JOB:]
-                timings = device.measure([task.model(precision) for task in job], settings=settings, effort=EFFORT)
+                effort = dataclasses.replace(EFFORT, quiet_ns=full_speed_ns(path))
+                timings = device.measure([task.model(precision) for task in job], settings=settings, effort=effort)
                 for task, timing in zip(job, timings, strict=True):
                     row = {"purpose": task.purpose, "name": task.name, "timing": timing.as_json()}
                     file.write(json.dumps(row) + "\n")
@@ -148,6 +149,20 @@ def measure(
                 file.write(json.dumps({"purpose": "profile", "name": task.name, "ms": nodes}) + "\n")
             file.flush()
             tell(f"{len(waiting)} measurements and {len(profiles)} profiles to go")
+
+
+def settled(path: Path) -> set[tuple[str, str]]:
+    """Purpose and name of what needs no more measuring: a slow phase that outlasted a job is told by the others."""
+    rows = [row for row in read(path) if "timing" in row]
+    timings = held_to_one_speed([Timing.from_json(row["timing"]) for row in rows])
+    done = {(row["purpose"], row["name"]) for row, timing in zip(rows, timings, strict=True) if timing.stable}
+    return done | {("profile", row["name"]) for row in read(path) if row["purpose"] == "profile"}
+
+
+def full_speed_ns(path: Path) -> int | None:
+    """The probe's nanoseconds at the machine's full speed, as far as what was measured tells."""
+    timings = [Timing.from_json(row["timing"]) for row in read(path) if "timing" in row]
+    return held_to_one_speed(timings)[0].quiet_ns if timings else None
 
 
 def profile(device: Device, architecture: Architecture, *, settings: RuntimeSettings) -> list[float]:
