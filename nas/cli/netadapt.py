@@ -65,9 +65,10 @@ def netadapt(
     epochs: Annotated[
         float | None, typer.Option(help="Of the long fine-tune; by default 10, but at most 60,000 images.")
     ] = None,
-    images_of: Annotated[
+    as_many_as: Annotated[
         Path | None,
         typer.Option(
+            "--images-of",
             metavar="RUN",
             help="With --method uniform, in place of --epochs: fine-tune on as many images as that trimming did in all, "
             "short fine-tunes included.",
@@ -114,7 +115,7 @@ def netadapt(
 
     if method == "uniform":
         _refuse_steps(context)
-    spent = None if images_of is None else _spent(images_of, method=method, epochs=epochs)
+    spent = None if as_many_as is None else _spent(as_many_as, method=method, epochs=epochs)
     where, start = load_target(target), load_checkpoint(checkpoint)
     where.require_modelled()
     if budget_ms is None and budget_ratio is None and max_accuracy_drop is None:
