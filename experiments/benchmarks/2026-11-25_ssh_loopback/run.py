@@ -1,6 +1,6 @@
 """Whether a latency model profiled over ssh says the same as the host's own, where both are one machine.
 
-Three profiles of the same 48 networks take turns, twelve networks at a time: the host, the host again, and the host over a real
+Three profiles of the same 48 networks take turns, 24 networks at a time: the host, the host again, and the host over a real
 sshd on loopback. What the two host models differ by is the noise that the third is held to.
 
     python -m experiments.benchmarks.2026-11-25_ssh_loopback.run WORKING_FOLDER
@@ -27,7 +27,7 @@ from searchspace.sampling import RandomSuggest
 from searchspace.space import load_space
 from tests.latency.sshd import open_sshd
 
-NETWORKS, ROUND = 48, 12
+NETWORKS, ROUND = 48, 24
 PREDICTED = 500
 
 
