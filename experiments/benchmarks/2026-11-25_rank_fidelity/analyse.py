@@ -20,7 +20,7 @@ from nas.zero_cost import zero_cost_score
 from searchspace.architecture import Architecture
 
 HERE = Path(__file__).parent
-FULL, AGAIN = "full_80k", "full_80k_again"
+FULL, AGAIN = "full_50k", "full_50k_again"
 FEWEST = 12  # networks, for a tau to be worth telling
 PAIRS = (
     ("warm_2.5k", "own_2.5k"),

@@ -63,19 +63,19 @@ class Way:
 
 
 WAYS = {
-    "own_2.5k": Way(2_500, average=True),
-    "own_1k": Way(1_000),
-    "full_80k": Way(80_000, seed=REFERENCE_SEED),
     "own_5k": Way(5_000, average=True),
+    "own_2.5k": Way(2_500, average=True),
+    "full_50k": Way(50_000, seed=REFERENCE_SEED),
+    "own_1k": Way(1_000),
     "warm_2.5k": Way(2_500, inherit=("own_2.5k", "others")),
     "warm_1k": Way(1_000, inherit=("own_2.5k", "others")),
-    "2.5k+7.5k": Way(7_500, after="own_2.5k"),
+    "5k+15k": Way(15_000, after="own_5k"),
     "warm_chain_2.5k": Way(2_500, inherit=("warm_chain_2.5k", "earlier")),
-    "constant_2.5k": Way(2_500, schedule="constant", looks=(1_000,)),
+    "full_50k_again": Way(50_000, seed=2),
+    "2.5k+7.5k": Way(7_500, after="own_2.5k"),
     "own_5k_16px": Way(5_000, resolution=16),
     "plain_2.5k": Way(2_500, augment=False),
-    "5k+15k": Way(15_000, after="own_5k"),
-    "full_80k_again": Way(80_000, seed=2),
+    "constant_2.5k": Way(2_500, schedule="constant", looks=(1_000,)),
 }
 
 
