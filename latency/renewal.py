@@ -13,7 +13,7 @@ from latency.settings import Effort
 from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
-from latency.timing import Slice
+from latency.timing import Slice, Timing, quiet_probe
 from searchspace.architecture import lower
 
 HANDFUL = 8
@@ -31,6 +31,7 @@ class Check:
         change: median of now ÷ then, minus 1: how much slower the device has become.
         spread: median distance of a network's now ÷ then from the median one: 0 if all changed alike.
         tolerance: of both, up to which the model holds.
+        arithmetic: how much longer plain arithmetic takes than when the model was measured.
         repeated: the new measurements.
     """
 
@@ -38,6 +39,7 @@ class Check:
     change: float
     spread: float
     tolerance: float
+    arithmetic: float
     repeated: tuple[Measurement, ...]
 
     @property
@@ -79,6 +81,7 @@ def check_model(
         change=middle - 1,
         spread=statistics.median(abs(ratio / middle - 1) for ratio in ratios),
         tolerance=max(TOLERANCE, model.noise_p95),
+        arithmetic=_quiet_change([then.timing for then, _ in pairs], [now.timing for _, now in pairs]),
         repeated=tuple(now for _, now in pairs),
     )
 
@@ -102,6 +105,14 @@ def recalibrate(model: LatencyModel, check: Check, *, target: Target, folder: Pa
     write_measurements(log, renewed.measurements)
     renewed.save(path)
     return renewed
+
+
+def _quiet_change(before: Sequence[Timing], now: Sequence[Timing]) -> float:
+    """How much longer the arithmetic probe takes at full speed."""
+    then_ns, now_ns = (
+        quiet_probe(part.probe_ns for one in timings for part in one.slices) for timings in (before, now)
+    )
+    return now_ns / then_ns - 1
 
 
 def _spread_out(measurements: Sequence[Measurement], count: int) -> list[Measurement]:

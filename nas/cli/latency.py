@@ -142,6 +142,7 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
     """Measure some of the model's networks again; say whether it holds, or make it hold."""
     from latency.errors import ModelError
     from latency.renewal import check_model, recalibrate
+    from latency.runner import DISTURBED
     from latency.store import load_model
     from latency.target import load_target
 
@@ -161,12 +162,15 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
             "change": found.change,
             "spread": found.spread,
             "tolerance": found.tolerance,
+            "arithmetic": found.arithmetic,
         }
         show_json({"target": target.name, "holds": found.holds, **keys})
     told = (
         f"{found.networks} of its networks take {found.change:+.1%} (median; spread {found.spread:.1%}) "
         f"compared with when it was made, {found.tolerance:.1%} is allowed"
     )
+    if abs(found.arithmetic) > DISTURBED - 1:
+        told += f", plain arithmetic {found.arithmetic:+.0%}: the processor runs at another speed now"
     if not found.holds:
         raise ModelError(
             f"the latency model of {target.name!r} no longer holds: {told}: "

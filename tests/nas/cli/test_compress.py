@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 
 from nas.checkpoint import load_checkpoint
-from tests.nas.cli.test_train import Shell, nas  # noqa: F401  (a fixture)
+from tests.nas.cli.shell import Shell
 
 QUICK = ("--epochs", 0.3, "--rounds", 1, "--density", 0.5)
 
 
 @pytest.fixture
-def trained(nas: Shell) -> Iterator[Path]:  # noqa: F811
+def trained(nas: Shell) -> Iterator[Path]:
     nas.json("train", "small.json", "--data", "digits", "--epochs", 1, "--threads", 1, "--seed", 3, "--out", "run")
     yield Path("run/network.pt")
 
 
-def test_compressed_networks_are_read_like_checkpoints(nas: Shell, trained: Path) -> None:  # noqa: F811
+def test_compressed_networks_are_read_like_checkpoints(nas: Shell, trained: Path) -> None:
     report = nas.json("compress", trained, "--data", "digits", *QUICK, "-o", "small.nasz", "--out", "squeezed")
     assert {"path", "bytes", "dense_bytes", "ratio", "accuracy_before", "accuracy_after"} <= report.keys()
     assert report["bytes"] == Path("small.nasz").stat().st_size
@@ -33,7 +33,7 @@ def test_compressed_networks_are_read_like_checkpoints(nas: Shell, trained: Path
     assert Path("small.nasz").read_bytes() == before
 
 
-def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:  # noqa: F811
+def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:
     assert "--density" in nas.error("compress", trained, "--density", 0)
     assert "--conv-bits" in nas.error("compress", trained, "--conv-bits", 12)
     assert "NAME=DENSITY" in nas.error("compress", trained, "--layer-density", "head")

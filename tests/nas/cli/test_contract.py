@@ -14,12 +14,12 @@ from nas import proxy
 from nas.cli import commands
 from nas.cli.console import app
 from nas.report import board
-from tests.nas.cli.test_train import Shell, nas
+from tests.nas.cli.shell import Shell
 from tests.nas.report.runs import search_run
 from tests.searchspace.fixtures.originals import ORIGINALS, state_of
 from tests.shared import free_port
 
-__all__ = ["commands", "nas"]  # what registers the commands, and the fixture
+__all__ = ["commands"]  # what registers the commands
 
 SPACE = """{format: 1, name: tiny, resolution: auto, minimum_map: 2, stem: {width: 8, kernel: 3, stride: 2},
 stages: [{depth: [1, 2], width: [8, 16], stride: 2, blocks: {uib: {expansion: [1, 2], dw_start: [0, 3], dw_mid: 3}}}],

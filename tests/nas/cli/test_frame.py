@@ -12,6 +12,7 @@ from PIL import Image
 
 from nas.cli.console import show_json
 from nas.cli.images import load_images
+from tests.nas.cli.shell import Shell
 
 ROOT = Path(__file__).parents[3]
 
@@ -100,25 +101,33 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images"
 
 
-def test_wrong_input_to_search_is_one_line_and_exit_code_2(tmp_path: Path, images: Path) -> None:
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shell:
+    """The command line with a home of its own, in this process: it is quicker where many errors are looked at."""
+    for kind in ("DATA", "CACHE"):
+        monkeypatch.setenv(f"XDG_{kind}_HOME", str(tmp_path / kind))
+    return Shell(capsys, monkeypatch)
+
+
+def test_wrong_input_to_search_is_one_line_and_exit_code_2(shell: Shell, tmp_path: Path, images: Path) -> None:
     out = str(tmp_path / "run")
-    assert "'pixle'" in refused("search", "--target", "pixle", home=tmp_path)
+    assert "'pixle'" in shell.error("search", "--target", "pixle")
     (tmp_path / "empty").mkdir()
-    assert "empty" in refused("search", "--data", str(tmp_path / "empty"), "--out", out, home=tmp_path)
+    assert "empty" in shell.error("search", "--data", str(tmp_path / "empty"), "--out", out)
     (images / "dog").rename(tmp_path / "dog")
-    assert "class" in refused("search", "--data", str(images), "--out", out, home=tmp_path)
+    assert "class" in shell.error("search", "--data", str(images), "--out", out)
     (tmp_path / "dog").rename(images / "dog")
     (images / "cat" / "3.png").write_bytes(b"\x89PNG damaged")
-    assert "3.png" in refused("search", "--data", str(images), "--strict", "--out", out, home=tmp_path)
+    assert "3.png" in shell.error("search", "--data", str(images), "--strict", "--out", out)
     space = tmp_path / "space.yaml"
     space.write_text(
         "{format: 1, resolution: 2, stages: [{depth: 1, width: 8, stride: 2, blocks: {conv: {}}}], stem: {width: 8}}"
     )
-    assert "exceeds 2 px" in refused("search", "--space", str(space), home=tmp_path)
-    assert "--budget-ms must be a finite number above 0" in refused("search", "--budget-ms", "-1", home=tmp_path)
-    assert "--budget-ms must be a finite number above 0" in refused("search", "--budget-ms", "inf", home=tmp_path)
-    assert "a run needs a folder" in refused("search", "--out", str(space), home=tmp_path)
-    assert "rungs must be whole numbers" in refused("search", "--rungs", "5000,many", home=tmp_path)
+    assert "exceeds 2 px" in shell.error("search", "--space", str(space))
+    assert "--budget-ms must be a finite number above 0" in shell.error("search", "--budget-ms", "-1")
+    assert "--budget-ms must be a finite number above 0" in shell.error("search", "--budget-ms", "inf")
+    assert "a run needs a folder" in shell.error("search", "--out", str(space))
+    assert "rungs must be whole numbers" in shell.error("search", "--rungs", "5000,many")
     assert not Path(out).exists()
 
 

@@ -9,7 +9,7 @@ import torch
 from nas.checkpoint import load_checkpoint
 from searchspace.architecture import lower
 from searchspace.references import reference
-from tests.nas.cli.test_train import Shell
+from tests.nas.cli.shell import Shell
 from tests.searchspace.fixtures.originals import ORIGINALS, state_of
 
 SOURCE = ORIGINALS["timm-mobilenetv4_conv_small_050"]

@@ -13,6 +13,7 @@ from latency.model import LatencyModel
 from latency.profiling import write_measurements
 from latency.readiness import Readiness
 from latency.store import model_path
+from latency.timing import Slice, Timing
 from nas.cli import console, main
 from nas.cli.console import fail, note
 from nas.cli.latency import warn_of_emulation
@@ -26,8 +27,6 @@ class SlowerDevice(FakeDevice):
     """A device that has become slower by half since its model was made."""
 
     def measure(self, models: Any, **options: Any) -> Any:
-        from latency.timing import Slice, Timing
-
         return [
             Timing(tuple(Slice(tuple(ns * 3 // 2 for ns in part.ns), part.probe_ns) for part in timing.slices))
             for timing in super().measure(models, **options)
@@ -72,6 +71,18 @@ def test_a_check_that_passes_and_one_that_does_not(models, monkeypatch, capsys) 
     assert printed.out == ""
     assert "no longer holds: 8 of its networks take +50.0%" in printed.err
     assert "nas profile --target host --recalibrate" in printed.err
+
+
+def test_a_processor_at_another_speed_is_named_as_the_reason(models, monkeypatch, capsys) -> None:
+    class Throttled(SlowerDevice):
+        def measure(self, models, **options):
+            for timing in super().measure(models, **options):
+                slices = (dataclasses.replace(part, probe_ns=part.probe_ns * 8 // 5) for part in timing.slices)
+                yield Timing(tuple(slices))
+
+    monkeypatch.setattr("latency.target.Target.open", lambda target: Throttled())
+    assert nas(monkeypatch, "profile", "--check") == 2
+    assert "plain arithmetic +60%: the processor runs at another speed now" in capsys.readouterr().err
 
 
 def test_recalibrating_makes_it_hold(models, monkeypatch, capsys) -> None:

@@ -18,9 +18,7 @@ from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.deployment import random_checkpoint
 from searchspace.architecture import Architecture
 from searchspace.blocks import ClassicHead, Conv
-from tests.nas.cli.test_train import Shell, nas
-
-__all__ = ["nas"]  # the fixture
+from tests.nas.cli.shell import Shell
 
 BRIEF = ("--epochs", 0.2, "--importance", "l2")
 QUICK = ("--short-images", 64, "--workers", 1, *BRIEF)

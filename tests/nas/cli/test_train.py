@@ -4,61 +4,19 @@ import dataclasses
 import json
 import os
 import random
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.cli import main
 from nas.deployment import random_checkpoint
 from nas.distillation import Distillation, Lesson
 from nas.errors import TrainingError
+from tests.nas.cli.shell import Shell
 from tests.nas.learning import small
-
-
-class Shell:
-    """Runs `nas` in this process, in an empty folder."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        self.capsys, self.monkeypatch = capsys, monkeypatch
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self.monkeypatch.setattr(sys, "argv", ["nas", *map(str, arguments)])
-        code = 0
-        try:
-            main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        out, err = self.capsys.readouterr()
-        return code, out, err
-
-    def json(self, *arguments: object) -> dict[str, Any]:
-        code, out, err = self(*arguments, "--json")
-        assert code == 0, err
-        result: dict[str, Any] = json.loads(out)
-        return result
-
-    def error(self, *arguments: object) -> str:
-        code, out, err = self(*arguments)
-        assert (code, out) == (2, "")
-        (line,) = [line for line in err.splitlines() if line.startswith("error:")]
-        return line
-
-
-@pytest.fixture
-def nas(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Shell]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    before = signal.getsignal(signal.SIGTERM)
-    Path("small.json").write_text(small().to_json())
-    yield Shell(capsys, monkeypatch)
-    signal.signal(signal.SIGTERM, before)
 
 
 def test_train_evaluate_export_agree(nas: Shell) -> None:
