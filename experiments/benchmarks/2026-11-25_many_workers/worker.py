@@ -23,7 +23,7 @@ from searchspace.files import write_atomically
 from searchspace.space import Space, load_space
 
 TABLE = Path(__file__).parent.parent / "2026-11-24_sampler_benchmark"
-BUDGET_MS = 0.054
+BUDGET_MS = 0.062
 RUNGS = 2
 STUDY = "simulated"
 CHECKPOINT_BYTES = 20_000
