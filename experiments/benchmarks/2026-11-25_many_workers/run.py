@@ -1,8 +1,8 @@
 """Many workers on one study on PostgreSQL, with training replaced by a sleep; see README.md.
 
-    PYTHONPATH=. python experiments/benchmarks/2026-11-25_many_workers/run.py throughput | chaos | load | scale  [--work FOLDER]
+    PYTHONPATH=. python experiments/benchmarks/2026-11-25_many_workers/run.py WHAT [--work FOLDER]
 
-Each writes `NAME.jsonl` beside this file.
+WHAT is throughput, chaos, load, scale or real; each writes `WHAT.jsonl` beside this file.
 """
 
 import argparse
@@ -27,9 +27,10 @@ import sqlalchemy.event
 from worker import BUDGET_MS, RUNGS, STUDY, Fixed, Sleeping, identity, model, space
 
 from experiments.record import write_record
+from nas.claims import WORKER
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import open_study
-from nas.study import COMPLETE, attach_sampler, count_outcomes, run_trials
+from nas.study import COMPLETE, PRUNED, attach_sampler, count_outcomes, run_trials
 from tests.nas.postgres import Postgres, open_postgres
 
 HERE = Path(__file__).parent
@@ -272,6 +273,37 @@ def _clock(workers: int, cores: int, training_s: float, server_s: float, client_
     return end
 
 
+def real(server: Postgres, work: Path) -> Iterator[dict[str, Any]]:
+    """`nas search` on digits with one worker of its own, and one `nas worker` that joins it; nothing is pretended."""
+    work.mkdir(parents=True)
+    url, out = database(server, "real"), work / "run"
+    budget = ["--trials", "24", "--rungs", "1000,3000", "--finalists", "2", "--epochs", "2"]
+    nas = [sys.executable, "-m", "nas"]
+    search = [*nas, "search", "--data", "digits", *budget, "--workers", "1", "--out", str(out), "--storage", url]
+    began = time.monotonic()
+    searching = subprocess.Popen([*search, "--json"], stdout=subprocess.PIPE, text=True)
+    while not any(out.rglob("*.pt")) and searching.poll() is None:  # until the first candidate has been trained
+        time.sleep(0.2)
+    joined = subprocess.run(
+        [*nas, "worker", "--storage", url, "--data", "digits", "--json"], stdout=subprocess.PIPE, check=False
+    )
+    found = json.loads(searching.communicate()[0])
+    trials = optuna.load_study(study_name="search", storage=url.replace("postgresql:", "postgresql+psycopg:")).trials
+    candidates = [one for one in trials if one.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED)]
+    trained = [one.user_attrs[CANDIDATE]["fingerprint"] for one in candidates]
+    yield {
+        "command": " ".join(["nas", "search", "--data", "digits", *budget, "--workers", "1", "--storage", "URL"]),
+        "exit_codes": [searching.returncode, joined.returncode],
+        "seconds": round(time.monotonic() - began, 1),
+        "trained": len(trained),
+        "distinct": len(set(trained)),
+        "by_worker": sorted(Counter(one.user_attrs[WORKER] for one in candidates).values()),
+        "outcomes": found["trials"],
+        "running": sum(one.state.name == "RUNNING" for one in trials),
+        "front": [[one["accuracy"], one["measured_ms"]] for one in found["front"]],
+    }
+
+
 def database(server: Postgres, name: str) -> str:
     """The URL of a new database."""
     engine = sqlalchemy.create_engine(
@@ -283,7 +315,7 @@ def database(server: Postgres, name: str) -> str:
     return server.url.removesuffix("postgres") + name
 
 
-PARTS = {"throughput": throughput, "chaos": chaos, "load": load, "scale": scale}
+PARTS = {"throughput": throughput, "chaos": chaos, "load": load, "scale": scale, "real": real}
 
 
 def main() -> None:
