@@ -16,7 +16,7 @@ from latency.errors import ModelError, UnstableMeasurement
 from latency.runner import DISTURBED, half_difference, low_ns
 
 QUIET_SLICES = 4  # that a network must have while the device ran at full speed
-QUIET_SHARE = 0.25  # of a job's slices, that a speed must have lasted for to count as the device's full one
+QUIET_SHARE = 0.1  # of the slices measured, that a speed must have lasted for to count as the device's full one
 
 
 @dataclass(frozen=True, slots=True)
