@@ -25,10 +25,13 @@ from nas.recipe import Recipe
 
 HERE = Path(__file__).parent
 BATCH, STEPS, WARM, ROUNDS = 64, 24, 4, 5
+BY_LINES = Batches._batch
 
 
 def by_pixels(batches: Batches, planned: Tensor) -> tuple[Tensor, Tensor]:
     """`Batches._batch` as it was: mean and deviation are broadcast over the three numbers of each pixel."""
+    if batches.augment is None:  # of the validation split, which is not counted
+        return BY_LINES(batches, planned)
     rows, size = planned[:, 0], batches.data.resolution
     pixels = source_pixels(planned[:, 1:], size, magnitude=9.0) + rows[:, None, None] * (size * size)
     chosen = batches._images.view(-1, 3).index_select(0, pixels.view(-1)).view(-1, size, size, 3)
@@ -36,7 +39,7 @@ def by_pixels(batches: Batches, planned: Tensor) -> tuple[Tensor, Tensor]:
     return chosen.permute(0, 3, 1, 2).to(torch.float32).sub_(mean).mul_(1 / std), batches._labels[rows]
 
 
-WAYS: dict[str, Callable[..., Any]] = {"by pixels": by_pixels, "by lines": Batches._batch}
+WAYS: dict[str, Callable[..., Any]] = {"by pixels": by_pixels, "by lines": BY_LINES}
 
 
 def main() -> None:
