@@ -2,7 +2,7 @@
 
 Each sample is a process of its own, as memory settings belong to a process. Set-ups take turns until the time is up.
 
-    python -m experiments.benchmarks.2026-11-24_throughput.run --minutes 4.5
+    python -m experiments.benchmarks.2026-11-26_throughput.run --minutes 4.5
 """
 
 import argparse
@@ -69,7 +69,7 @@ def summaries(samples: dict[tuple[str, str], list[dict[str, Any]]]) -> list[dict
 
 def sample(kind: str, setup: str, folder: str) -> dict[str, Any]:
     """One measurement; side by side: two processes of one thread, their speeds added."""
-    command = [sys.executable, "-m", "experiments.benchmarks.2026-11-24_throughput.run", "--child", kind, setup, folder]
+    command = [sys.executable, "-m", "experiments.benchmarks.2026-11-26_throughput.run", "--child", kind, setup, folder]
     count = 2 if setup == "side by side" else 1
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(count)]
     told = [json.loads(process.communicate()[0].splitlines()[-1]) for process in running]

@@ -3,7 +3,7 @@
 Three profiles of the same 48 networks take turns, 24 networks at a time: the host, the host again, and the host over a real
 sshd on loopback. What the two host models differ by is the noise that the third is held to.
 
-    python -m experiments.benchmarks.2026-11-25_ssh_loopback.run WORKING_FOLDER
+    python -m experiments.benchmarks.2026-11-26_ssh_loopback.run WORKING_FOLDER
 """
 
 import dataclasses
