@@ -1,5 +1,6 @@
 """The contract that scripts rely on: every command has an example, takes --json, and prints one object with the fixed keys."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,24 @@ def test_every_command_gives_one_object_with_the_contracts_keys(ready: Shell) ->
             assert {"complete", "pruned", "infeasible", "failed"} <= told["trials"].keys()
             assert {"tau", "low", "high"} <= told["rank"].keys()
     assert {command for (command, *_), _ in COMMANDS} == {name for name, _ in _commands()}, "a command is not tried"
+
+
+def test_a_search_for_a_pixel_without_a_phone_says_what_its_milliseconds_are(
+    nas: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(Path.cwd()))  # no adb, hence no phone
+    Path("space.yaml").write_text(SPACE)
+    brief = ("--trials", 2, "--rungs", 64, "--epochs", 0.1, "--finalists", 1, "--workers", 1, "--out", "found")
+    code, out, err = nas(
+        "search", "--target", "pixel", "--space", "space.yaml", "--sampler", "random", *brief, "--json"
+    )
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["target"], told["basis"], told["precision"]) == ("pixel6", "published", "int8")
+    assert told["front"]
+    assert all(one["measured_ms"] is None for one in told["front"])
+    assert all(0 < one["predicted_ms"] <= told["budget_ms"] for one in told["front"])
+    assert "published" in err
 
 
 def _commands() -> list[tuple[str, Any]]:
