@@ -1,6 +1,6 @@
 """What of a training step is not forward and backward, with images normalised by lines of pixels and, as before, by pixels.
 
-    python -m experiments.benchmarks.2026-11-25_batches.run --data CIFAR10
+    python -m experiments.benchmarks.2026-11-26_batches.run --data CIFAR10
 
 Both ways and three kinds of network take turns in one process, one thread. CPU seconds are counted, so that other work on the
 machine does not count.
