@@ -5,13 +5,17 @@ import re
 import shutil
 from pathlib import Path
 
+import optuna
 import pytest
 
+from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
 from nas.errors import ReportError
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
-from nas.storage import STUDY_FILE, open_study
+from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.storage import LIMITS, STUDY_FILE, open_study
+from nas.study import ERROR
 from tests.nas.report.runs import (
     MODELLED,
     architectures,
@@ -79,6 +83,57 @@ def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) ->
     figure = page.figures[0]
     (row,) = [row for row in figure.spec["data"]["values"] if row["accuracy"] == 0.65]
     assert row["ms"] == row["predicted_ms"]
+
+
+def told(run: Path, **more: object) -> Path:
+    """The run, its result saying more."""
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | more))
+    return run
+
+
+def test_a_corrected_latency_model_is_told_with_what_was_done_about_it(tmp_path: Path) -> None:
+    correction = {"factor": 1.25, "outside": 3, "measured": 3, "reference_change": 0.2, "target": "host"}
+    page = page_of(told(search_run(tmp_path / "run"), correction=correction))
+    (remark,) = page.remarks
+    assert "3 of 3 finalists were measured outside their intervals, in the median at 1.25 of the prediction" in remark
+    assert "the finalists were chosen again" in remark and "those of the candidates" in remark
+    assert "the finalists were chosen again" in render(page)
+    sections = {section.heading: section for section in page.sections}
+    assert "model's interval, corrected" in sections["Front"].text
+    figure = sections["Latency model"].figure
+    assert figure is not None
+    errors = [row["error"] for row in figure.spec["data"]["values"] if row["which"] == "this run's"]
+    assert errors == pytest.approx([1 / 1.01 / 1.25 - 1] * 2), "the model's own"
+    for odd in (correction | {"factor": 0.0}, [1], {"factor": "much"}):
+        assert "Correction: left out" in " ".join(page_of(told(tmp_path / "run", correction=odd)).remarks)
+
+
+def test_limits_redraws_doubts_and_failures_are_told(tmp_path: Path) -> None:
+    run = told(search_run(tmp_path / "run"), redraws=1234, doubts=["no network alike was published"])
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{run / 'study.db'}")
+    study.set_user_attr(LIMITS, {"budget_ms": 0.5, "weight_bytes": 200000, "latency on pixel6": 1.5})
+    candidate = {"fingerprint": "0123456789abcdef"}
+    for attributes in ({ERROR: "ValueError: no"}, {DEATHS: DEATHS_AT_MOST - 1}, {}):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.FAIL, user_attrs={OUTCOME: FAILED, CANDIDATE: candidate, **attributes}
+            )
+        )
+    (run / "finalists" / "fedc.failed").write_text("the loss became nan within 64 images; lower it")
+    page = page_of(run)
+    facts = dict(page.facts)
+    assert (facts["weight bytes"], facts["latency on pixel6"]) == ("at most 200,000", "at most 1.5 ms")
+    assert facts["drawn again instead of tried"] == "1,234"
+    assert page.remarks == ("predictions are rough here: no network alike was published",)
+    (failed,) = (section.table for section in page.sections if section.heading == "Failed")
+    assert failed is not None
+    assert [tuple(cell.text for cell in row) for row in failed.rows] == [
+        ("0123456789abcdef", "candidate", "ValueError: no"),
+        ("0123456789abcdef", "candidate", "every process that trained it died"),
+        ("0123456789abcdef", "candidate", "the loss became infinite or not a number"),
+        ("fedc", "finalist", "the loss became nan within 64 images"),
+    ]
 
 
 @pytest.mark.parametrize("make", MAKERS)
