@@ -39,24 +39,29 @@ KINDS = {
 }
 
 
-def page_of(run: Path, other: Path | None = None) -> Page:
+def page_of(run: Path, other: Path | None = None, *, storage: str | None = None) -> Page:
     """The report of a run; with `other`, both compared as well.
+
+    Args:
+        run: its folder.
+        other: another run's.
+        storage: Optuna storage URL of studies that do not lie in their run's folder.
 
     Raises:
         ReportError: a folder is not that of a run, or of a kind that has no report.
     """
-    folder, kind = _opened(run)
+    folder, kind = _opened(run, storage)
     page = kind.page(folder)
     if other is None:
         return page
-    second, its = _opened(other)
+    second, its = _opened(other, storage)
     section = comparison_section(kind.compared(folder), its.compared(second))
     told = [f"{other}: {remark}" for remark in second.remarks]
     return replace(page, remarks=(*folder.remarks, *told), sections=(*page.sections[:1], section, *page.sections[1:]))
 
 
-def _opened(run: Path) -> tuple[Folder, Kind]:
-    folder, kind = open_folder(run)
+def _opened(run: Path, storage: str | None) -> tuple[Folder, Kind]:
+    folder, kind = open_folder(run, storage)
     if kind not in KINDS:
         raise ReportError(f"{run}: a run of kind {', '.join(KINDS)} is needed, got {kind!r}")
     return folder, KINDS[kind]

@@ -18,8 +18,9 @@ from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Tabl
 from nas.report.drawing import draw
 from nas.report.reading import Folder, Json, number
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.storage import LIMITS, STUDY_FILE, failures_told, open_storage
+from nas.storage import LIMITS, STUDY_FILE, failures_told, first_line, open_storage
 from nas.study import ERROR
+from nas.urls import without_secrets
 
 
 def search_page(folder: Folder) -> Page:
@@ -271,18 +272,26 @@ def study_name(folder: Folder) -> str:
 
 
 def _studied(folder: Folder, name: str) -> _Studied:
-    """The study of that name, as far as it can be read."""
-    nothing = _Studied({}, [])
+    """The study of that name, as far as it can be read: in the run's folder, else in the storage that was named."""
     database = folder.path / "study.db"
-    if not database.exists():
-        return nothing
+    url = f"sqlite:///{database}" if database.exists() else folder.storage
+    if url is None:
+        if folder.json(STUDY_FILE):
+            folder.remark(
+                "the candidates lie in the search's --storage, not in its folder: `nas report RUN --storage URL` shows them"
+            )
+        return _Studied({}, [])
+    place = "study.db" if database.exists() else "the storage"
     try:
         with failures_told():
-            study = optuna.load_study(study_name=name, storage=open_storage(f"sqlite:///{database}"))
+            study = optuna.load_study(study_name=name, storage=open_storage(url, make=False))
             return _Studied(study.user_attrs.get(LIMITS, {}), study.get_trials(deepcopy=False))
-    except (StudyError, KeyError, optuna.exceptions.OptunaError) as error:
-        folder.remark(f"the candidates are left out: study.db cannot be read ({str(error).partition(chr(10))[0]})")
-        return nothing
+    except KeyError:
+        reason = f"{place} has no study {name!r}"
+    except (StudyError, optuna.exceptions.OptunaError) as error:
+        reason = f"{place} cannot be read ({without_secrets(first_line(error), url)})"
+    folder.remark(f"the candidates are left out: {reason}")
+    return _Studied({}, [])
 
 
 def _agreement(result: Json, finalists: list[Json]) -> list[Section]:

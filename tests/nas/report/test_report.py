@@ -157,6 +157,24 @@ def test_candidates_are_those_of_the_study_that_was_opened_last(tmp_path: Path) 
     assert "Front" in headings and "Candidates" not in headings, "the study of another budget has no candidates yet"
 
 
+def test_candidates_in_a_database_are_told_of_and_shown_where_it_is_given(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run")
+    candidates = [section for section in page_of(run).sections if section.heading == "Candidates"]
+    url = f"sqlite:///{(run / 'study.db').rename(tmp_path / 'elsewhere.db')}"
+    page = page_of(run)
+    assert "Candidates" not in [section.heading for section in page.sections]
+    (remark,) = page.remarks
+    assert "`nas report RUN --storage URL` shows them" in remark
+    for first, second in ((run, None), (training_run(tmp_path / "training"), run)):
+        page = page_of(first, second, storage=url)
+        assert not page.remarks
+        assert second or [section for section in page.sections if section.heading == "Candidates"] == candidates
+    (run / STUDY_FILE).write_text(json.dumps({"study": "other"}))
+    assert "the storage has no study 'other'" in " ".join(page_of(run, storage=url).remarks)
+    page = page_of(search_run(tmp_path / "another"), storage="sqlite:///nowhere.db")
+    assert not page.remarks, "its study lies in its folder"
+
+
 @pytest.mark.parametrize("name", ["result.json", "study.db", "latency_model.json"])
 def test_a_damaged_file_is_remarked_and_the_rest_is_shown(name: str, tmp_path: Path) -> None:
     run = search_run(tmp_path / "run")
