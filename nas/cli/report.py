@@ -64,7 +64,9 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     json: options.Json = False,
 ) -> None:
-    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, until interrupted.
+    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, without reports.
+
+    It serves until it is interrupted.
 
     Example: [bold]nas dashboard runs/search-photos-host[/]
     """
@@ -92,6 +94,10 @@ def dashboard(
     attach_architectures(opened, name)
     if run is not None and name is not None:
         attach_report(opened, run, name, render(page_of(run, storage=storage)))
+    else:
+        note(
+            "architectures are attached, and no report: `nas dashboard RUN --storage URL` attaches that of a search's folder"
+        )
     served = server(str(storage), host=host, port=port, run=run)
     url = f"http://{host}:{served.server_port}/dashboard"
     if json:
