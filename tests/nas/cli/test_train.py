@@ -43,7 +43,7 @@ def test_train_evaluate_export_agree(nas: Shell) -> None:
     code, out, _ = nas("train", trained["checkpoint"], "--epochs", 1, "--threads", 1, "--recipe", "brief")
     assert code == 0
     assert "test images" in out
-    assert load_checkpoint(Path("runs/train-digits-network/network.pt")).metrics["accuracy"] > trained["accuracy"] - 0.2
+    assert load_checkpoint(Path("runs/train-digits-run/network.pt")).metrics["accuracy"] > trained["accuracy"] - 0.2
 
 
 def test_a_checkpoint_is_trained_from_its_weights_unless_told(nas: Shell) -> None:
@@ -88,6 +88,15 @@ def test_export_without_weights_says_so(nas: Shell) -> None:
     assert json.loads(out).items() >= {"path": "small.onnx", "format": "onnx", "accuracy": None}.items()
 
 
+def test_further_trainings_of_two_runs_have_a_folder_each(nas: Shell) -> None:
+    Path("none.yaml").write_text("images: 2\nbatch_size: 2\nlr: 1e-12\n")
+    common = ("--recipe", "none.yaml", "--threads", 1)
+    assert nas.json("train", "small.json", *common)["run"] == "runs/train-digits-small"
+    for name in ("one", "other"):
+        nas.json("train", "small.json", *common, "--out", name)
+        assert nas.json("train", name, *common)["run"] == f"runs/train-digits-{name}"
+
+
 @pytest.mark.parametrize("batch", ["3", "any"])
 def test_exported_batches(nas: Shell, batch: str) -> None:
     import onnx
@@ -124,6 +133,8 @@ def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     assert "lower it" in _with_recipe(nas, "epochs: 3\nlr: 1e18\nwarm_up: 0")
     assert "epochs must be a finite number above 0" in nas.error("train", "small.json", "--epochs", "0")
     assert "no such file or folder" in nas.error("train", "small.json", "--data", "nowhere")
+    unused = nas.error("train", "small.json", "--temperature", 3, "--replicas", 8)
+    assert "--temperature, --replicas would change nothing without --teacher" in unused
 
 
 def _with_recipe(nas: Shell, text: str) -> str:
