@@ -115,6 +115,8 @@ def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillat
             distillation=distillation,
             on_progress=on_progress,
         )
+    for remark in result.notes:
+        family.events.note(remark)
     metrics = {**result.checkpoint.metrics, "seconds": result.seconds}
     family.save(path.name, dataclasses.replace(result.checkpoint, metrics=metrics))
     state_file.unlink(missing_ok=True)

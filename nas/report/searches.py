@@ -13,6 +13,7 @@ from latency.store import Predictor
 from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
 from nas.correction import Correction
 from nas.errors import StudyError
+from nas.finalists import notes_of
 from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
@@ -343,6 +344,8 @@ def _networks(folder: Folder, finalists: list[Json], model: Predictor | None) ->
     curves: list[Json] = []
     for path, entry in known:
         checkpoint = folder.checkpoint(path)
+        for note in notes_of(path):
+            folder.remark(note)
         if checkpoint is None:
             continue
         metrics = checkpoint.metrics

@@ -201,6 +201,19 @@ def test_uniform_scales_every_width_alike(tmp_path: Path) -> None:
     assert finish(scaled, steps, recipe=LONG).step == steps[1]
 
 
+def test_a_teachers_answers_that_were_damaged_are_said_to_be_asked_for_again(tmp_path: Path) -> None:
+    events = Events()
+    scaled = family(tmp_path, budget_ratio=0.6, method="uniform", events=events)
+    steps = uniform(scaled)
+    distillation = Distillation(checkpoint_teacher(trained()), folder=tmp_path / "labels")
+    finish(scaled, steps, recipe=LONG, distillation=distillation).checkpoint.unlink()
+    (labels,) = (tmp_path / "labels").glob("*/replica-000.f16")
+    labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+    assert not any("damaged" in note for note in events.notes)
+    finish(scaled, steps, recipe=LONG, distillation=distillation)
+    assert any("was damaged: the teacher has been asked again" in note for note in events.notes)
+
+
 def refusing(tmp_path: Path, **changes: Any) -> Callable[[], Family]:
     return lambda: family(tmp_path, **{"budget_ratio": None, **changes})
 

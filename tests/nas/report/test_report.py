@@ -121,11 +121,12 @@ def test_limits_redraws_doubts_and_failures_are_told(tmp_path: Path) -> None:
             )
         )
     (run / "finalists" / "fedc.failed").write_text("the loss became nan within 64 images; lower it")
+    (run / "finalists" / f"{architectures(1)[0].fingerprint}.notes").write_text("labels were damaged\n")
     page = page_of(run)
     facts = dict(page.facts)
     assert (facts["weight bytes"], facts["latency on pixel6"]) == ("at most 200,000", "at most 1.5 ms")
     assert facts["drawn again instead of tried"] == "1,234"
-    assert page.remarks == ("predictions are rough here: no network alike was published",)
+    assert page.remarks == ("predictions are rough here: no network alike was published", "labels were damaged")
     (failed,) = (section.table for section in page.sections if section.heading == "Failed")
     assert failed is not None
     assert [tuple(cell.text for cell in row) for row in failed.rows] == [
