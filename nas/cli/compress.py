@@ -87,7 +87,7 @@ def compress(
         )
         with progress_bar("compressing") as bar:
             result = squeeze(run, start, images, settings=settings, events=Shown(bar), path=output)
-        report = _report(result)
+        report = {**_report(result), "skipped": list(images.skipped)}
         run.write_json("result.json", report)
     if json:
         show_json(report)

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
     from nas.data import Data
 
+NAMED = 10  # damaged images, on stderr; a result has all of them
+
 
 def load_images(
     source: str, *, resolution: int | None, channels: int | None = None, strict: bool = False, seed: int = 0
@@ -20,7 +22,9 @@ def load_images(
     for remark in data.notes:
         note(remark)
     if data.skipped:
-        note(f"damaged images left out: {len(data.skipped)}, the first {data.skipped[0]}")
+        named = "; ".join(data.skipped[:NAMED])
+        further = f"; and {len(data.skipped) - NAMED:,} more" if len(data.skipped) > NAMED else ""
+        note(f"damaged images left out: {len(data.skipped):,}: {named}{further}")
     return data
 
 

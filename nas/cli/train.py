@@ -149,7 +149,7 @@ def evaluate(
     images = as_trained(images_of(loaded, data, strict=strict, seed=seed), loaded)
     result = judge(loaded.network(), images.test, images)
     if json:
-        show_json(dataclasses.asdict(result))
+        show_json({**dataclasses.asdict(result), "skipped": images.skipped})
         return
     stdout.print(f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.images} test images")
 
@@ -229,6 +229,7 @@ def _finish(run: "Run", result: "TrainingResult", images: "Data", *, divided_by:
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "curve": [dataclasses.asdict(look) for look in result.curve],
+        "skipped": list(images.skipped),
     }
     run.write_json("result.json", report)
     return report

@@ -54,6 +54,8 @@ class Folder:
         result = self.json("result.json")
         if not result:
             self.remark(f"{what} has not ended: what there is so far is shown")
+        if skipped := self.part("Damaged images", lambda: list(result.get("skipped", []))):
+            self.remark(f"damaged images left out: {len(skipped):,}; result.json names them, the first is {skipped[0]}")
         return result
 
     @property
