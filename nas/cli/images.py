@@ -1,5 +1,7 @@
 """Images for a command: read with a progress bar, and what is odd about them told on stderr."""
 
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.console import note, progress_bar
@@ -40,6 +42,27 @@ def images_of(
         strict=strict,
         seed=division_seed(checkpoint) if seed is None else seed,
     )
+
+
+def recorded_images(checkpoint: "Checkpoint") -> "tuple[str, Data] | None":
+    """The very images that the checkpoint was trained on, with their name; None where they are not found.
+
+    They are looked for by the name that the checkpoint has of them: `digits`, or a folder or file in the working directory.
+    """
+    from nas.data import load_data
+    from searchspace.errors import NasError
+
+    name, architecture = checkpoint.data.name, checkpoint.architecture
+    if not checkpoint.data.fingerprint or Path(name).name != name:
+        return None
+    files = [f"{name}{suffix}" for suffix in ("", ".npz", ".parquet", ".tar")]
+    for source in ["digits"] if name == "digits" else [file for file in files if Path(file).exists()]:
+        size = {"resolution": architecture.resolution, "channels": architecture.channels}
+        with contextlib.suppress(NasError), progress_bar("reading images") as bar:  # what is called so may be anything
+            data = load_data(source, **size, seed=division_seed(checkpoint), progress=bar)
+            if data.fingerprint == checkpoint.data.fingerprint:
+                return source, data
+    return None
 
 
 def division_seed(checkpoint: "Checkpoint") -> int:

@@ -91,6 +91,15 @@ class Wish:
                 if wanted:
                     raise ExportError(f"{option} goes with {', '.join(ONNX)} only, got --format {self.format}")
 
+    def require_images(self, *, given: bool) -> None:
+        """Refuse what cannot be done without images, before anything takes time.
+
+        Raises:
+            ExportError: none are given, and 8 bits are asked for.
+        """
+        if self.format == "onnx-int8" and not given:
+            raise ExportError("8 bits are calibrated on training images: give --data")
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -133,6 +142,7 @@ def export(
         NasError: the file cannot be written.
         LatencyError: the device cannot measure it.
     """
+    wish.require_images(given=data is not None)
     folder = wish.format == "torch"
     _check_place(path, folder=folder)
     if data is None:
@@ -158,7 +168,7 @@ def export(
         "max_abs_diff": made.difference,
         "accuracy": told,
         "accuracy_split": split,
-        "compared_on": "noise" if data is None else f"{len(images)} images of {data.name}'s test split",
+        "compared_on": "random images" if data is None else f"{len(images)} images of {data.name}'s test split",
         "preprocessing": wish.preprocessing,
         **made.extra,
     }
@@ -179,8 +189,7 @@ def _onnx(
     difference = compare(model, network, images)
     extra: Report = {}
     if wish.format == "onnx-int8":
-        if data is None:
-            raise ExportError("8 bits are calibrated on training images: give --data")
+        assert data is not None  # it was required
         made = int8.quantize(
             checkpoint,
             data,

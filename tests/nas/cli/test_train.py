@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
@@ -119,6 +120,32 @@ def test_a_checkpoint_is_exported_at_another_resolution(nas: Shell) -> None:
     assert "accuracy" not in Path("larger.onnx.card.md").read_text()
     assert onnx.load("larger.onnx").graph.input[0].type.tensor_type.shape.dim[2].dim_value == 12
     assert "--classes does not apply to start.pt" in nas.error("export", "start.pt", "--classes", 12)
+
+
+def test_without_data_a_file_is_compared_on_the_networks_own_where_that_is_found(nas: Shell) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    np.savez("photos.npz", images=images, labels=np.arange(60) % 3)
+    trained = nas.json("train", "small.json", "--data", "photos.npz", "--epochs", 0.5, "--threads", 1, "--seed", 2)
+    Path("photos").mkdir()  # no images in it
+    code, out, err = nas("export", trained["run"], "-o", "a.onnx", "--json")
+    assert code == 0 and "compared and judged on photos.npz, the data that the network was trained on" in err
+    told = json.loads(out)
+    assert told["compared_on"].endswith("of photos's test split")
+    assert (told["accuracy"], told["accuracy_split"]) == (trained["accuracy"], "test")
+    for change in ("other", "gone"):
+        if change == "other":
+            np.savez("photos.npz", images=images[:30], labels=np.arange(30) % 3)
+        else:
+            Path("photos.npz").unlink()
+        code, out, err = nas("export", trained["run"], "-o", "a.onnx", "--json")
+        assert code == 0 and "compared on random images" in err
+        assert json.loads(out)["compared_on"] == "random images"
+
+
+def test_eight_bits_without_data_are_refused_before_anything_is_made(nas: Shell) -> None:
+    code, _, err = nas("export", "small.json", "--format", "onnx-int8")
+    assert code == 2 and "give --data" in err
+    assert "random ones" not in err
 
 
 def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
