@@ -139,10 +139,12 @@ def _checkpoint(arch: str, changes: dict[str, Any], seed: int) -> "tuple[Checkpo
     from nas import deployment
     from nas.arch import CHECKPOINTS, load_architecture
     from nas.checkpoint import load_checkpoint
+    from nas.shipping.origin import as_its_search_measured
 
     architecture = load_architecture(arch, **changes)
     if arch.endswith(CHECKPOINTS):
-        return load_checkpoint(Path(arch)).at(architecture.resolution), True
+        checkpoint = load_checkpoint(Path(arch)).at(architecture.resolution)
+        return as_its_search_measured(checkpoint, Path(arch)), True
     note(f"{arch} has no weights: random ones from seed {seed} are exported")
     return deployment.random_checkpoint(architecture, seed=seed), False
 

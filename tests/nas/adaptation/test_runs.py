@@ -57,6 +57,7 @@ def test_the_budget_is_met_and_the_result_is_an_ordinary_checkpoint(tmp_path: Pa
     assert outcome.accuracy > 0.7
     assert outcome.start_accuracy > 0.9
     assert final.metrics["test_accuracy"] == outcome.accuracy
+    assert final.metrics["measured_ms"] == outcome.measured_ms
     assert final.metrics["accuracy"] == outcome.validation_accuracy
     images = (DATA.test.images.float() / 255 - 0.4) / 0.2
     compare(onnx_model(final, batch=None), final.network(), images)
