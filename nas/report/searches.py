@@ -86,7 +86,7 @@ def error_section(model: Predictor | None, entries: list[Json], *, factor: float
                 "network": measurement.architecture.fingerprint,
                 "ms": measurement.ms,
                 "error": error,
-                "which": "fitted to",
+                "which": "fitted to (in sample)",
             }
         )
     for entry in entries:
@@ -98,7 +98,8 @@ def error_section(model: Predictor | None, entries: list[Json], *, factor: float
     held_out = model.held_out
     text = (
         f"Networks that the model was not fitted to: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within "
-        f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Dashed: ±10 %."
+        f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Drawn are those that it was "
+        "fitted to, which flatters it, and this run's own; dashed: ±10 %."
     )
     if isinstance(model, PublishedModel):
         text = model.remark

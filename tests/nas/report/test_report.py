@@ -64,10 +64,10 @@ def test_each_finalist_is_drawn_and_linked(tmp_path: Path) -> None:
 def test_the_latency_models_error_is_drawn_and_its_milliseconds_stage_by_stage(tmp_path: Path) -> None:
     page = page_of(search_run(tmp_path / "run"))
     (section,) = (section for section in page.sections if section.heading == "Latency model")
-    assert "within ±10 %" in section.text
+    assert "within ±10 %" in section.text and "flatters it" in section.text
     assert section.figure is not None
     rows = section.figure.spec["data"]["values"]
-    assert sum(row["which"] == "fitted to" for row in rows) == MODELLED
+    assert sum(row["which"] == "fitted to (in sample)" for row in rows) == MODELLED
     (first, second) = (row for row in rows if row["which"] == "this run's")
     assert first["error"] == pytest.approx(second["error"]) == pytest.approx(1 / 1.01 - 1)
     model = latency_model()
@@ -209,7 +209,8 @@ def comparison(page: Page) -> Section:
 def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     second = make(tmp_path / "two", finished=finished)
     for first in (search_run, training_run):
-        page = page_of(first(tmp_path / first.__name__), second)
+        first_run = first(tmp_path / first.__name__)
+        page = page_of(first_run, second)
         section = comparison(page)
         assert section.table is not None
         assert {row[0].text for row in section.table.rows} == {first.__name__, "two"}
@@ -221,6 +222,11 @@ def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None
         with_curve = {first.__name__, "two"} if make is training_run else {first.__name__}
         assert drawn == (with_ms or with_curve)
         assert any("two: " in remark and "has not ended" in remark for remark in page.remarks) == (not finished)
+        if finished:
+            networks = {network.fingerprint for one in (first_run, second) for network in page_of(one).networks}
+            assert sorted(network.fingerprint for network in page.networks) == sorted(networks)
+        owners = {str(first_run), str(second), f"{first_run}, {second}"}
+        assert {dict(network.facts)["run"] for network in page.networks} <= owners
         assert render(page)
 
 
