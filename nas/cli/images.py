@@ -57,9 +57,14 @@ def recorded_images(checkpoint: "Checkpoint") -> "tuple[str, Data] | None":
         return None
     files = [f"{name}{suffix}" for suffix in ("", ".npz", ".parquet", ".tar")]
     for source in ["digits"] if name == "digits" else [file for file in files if Path(file).exists()]:
-        size = {"resolution": architecture.resolution, "channels": architecture.channels}
         with contextlib.suppress(NasError), progress_bar("reading images") as bar:  # what is called so may be anything
-            data = load_data(source, **size, seed=division_seed(checkpoint), progress=bar)
+            data = load_data(
+                source,
+                resolution=architecture.resolution,
+                channels=architecture.channels,
+                seed=division_seed(checkpoint),
+                progress=bar,
+            )
             if data.fingerprint == checkpoint.data.fingerprint:
                 return source, data
     return None

@@ -1,7 +1,7 @@
 """Optuna's dashboard on the study of a run, with what we know of its trials beside them.
 
 The architecture of each trial becomes its note, the report of the run an artefact of its study. Both are written into the study
-(as the dashboard's own notes are), once.
+(as the dashboard's own notes are): a note once, the report in place of a former one.
 """
 
 import io
