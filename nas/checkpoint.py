@@ -28,6 +28,7 @@ from searchspace.network import Network
 FORMAT = 1
 KEYS = ("format", "architecture", "state", "metrics", "classes", "data", "recipe")
 MOST_PARAMS = 1 << 28  # a gigabyte in float32; a file that asks for more would have its reader run out of memory
+OF_ITS_SIZE = "accuracy|loss|curve|measured_ms|target"  # metrics that another resolution changes
 
 
 class Described(Protocol):
@@ -124,7 +125,7 @@ class Checkpoint:
         """The same weights for images of so many pixels a side; what was measured at another size is not told of it."""
         if resolution == self.architecture.resolution:
             return self
-        metrics = {key: value for key, value in self.metrics.items() if not re.search("accuracy|loss|curve", key)}
+        metrics = {key: value for key, value in self.metrics.items() if not re.search(OF_ITS_SIZE, key)}
         architecture = dataclasses.replace(self.architecture, resolution=resolution)
         return dataclasses.replace(self, architecture=architecture, metrics=metrics)
 

@@ -10,7 +10,7 @@ architecture             fingerprint, 16 hexadecimal digits
 classes                  names in the order of the outputs; empty where not known
 input                    layout, resolution_px, channels, mean, std: (pixel / 255 − mean) / std, per channel
 data                     name and fingerprint of the data set it was trained on
-metrics                  what the checkpoint says: accuracy and loss on the validation split, …
+metrics                  what is known: accuracy and loss on the validation split, `measured_ms` on `target`, …
 ======================== =================================================================================
 """
 

@@ -127,6 +127,19 @@ def state_file(path: Path) -> Path:
     return path.with_suffix(".state")
 
 
+def notes_file(path: Path) -> Path:
+    """Where it is written what a user should know of the training whose checkpoint goes to `path`, a line each."""
+    return path.with_suffix(".notes")
+
+
+def notes_of(path: Path) -> list[str]:
+    """What a user should know of that training."""
+    try:
+        return notes_file(path).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+
+
 def train_finalist(
     start: Path,
     *,
@@ -163,6 +176,8 @@ def train_finalist(
         "seconds": result.seconds,
         "curve": [dataclasses.asdict(look) for look in result.curve],
     }
+    if result.notes:  # those of a process of several are told by the one that waits for it
+        write_atomically(notes_file(path), "\n".join(result.notes).encode())
     save_checkpoint(path, dataclasses.replace(result.checkpoint, metrics=metrics))
     state.unlink(missing_ok=True)
     return path

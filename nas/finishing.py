@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -80,7 +81,10 @@ def finish(
     if kept.measured_ms is None:
         kept = _measured(family, kept, checkpoint)
     on_test = _on_test(family, checkpoint)
-    final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
+    told: dict[str, Any] = {"test_accuracy": on_test}
+    if kept.measured_ms is not None:
+        told |= {"measured_ms": kept.measured_ms, "target": family.run.request.get("target")}
+    final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, **told})
     return Outcome(
         step=kept,
         checkpoint=family.save(path.name, final),
@@ -115,6 +119,8 @@ def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillat
             distillation=distillation,
             on_progress=on_progress,
         )
+    for remark in result.notes:
+        family.events.note(remark)
     metrics = {**result.checkpoint.metrics, "seconds": result.seconds}
     family.save(path.name, dataclasses.replace(result.checkpoint, metrics=metrics))
     state_file.unlink(missing_ok=True)

@@ -7,10 +7,13 @@ to be looked at only is `text`.
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
@@ -67,6 +70,25 @@ def photos(folder: Path) -> None:
         Image.fromarray((pixels * 15.9).astype("uint8")).resize((16, 16)).save(path)
 
 
+def commands_of(block: Block) -> list[list[str]]:
+    """Every command of ours in a block of shell commands, as words."""
+    lines = [shlex.split(line, comments=True) for line in block.text.splitlines()]
+    starts = [[at for at, word in enumerate(words) if word.rpartition("/")[2] == "nas"][:1] for words in lines]
+    return [words[at:] for words, found in zip(lines, starts, strict=True) for at in found]
+
+
+def check_options(words: Sequence[str]) -> None:
+    """Whether a command of ours, as words, is one that there is, with options that it takes."""
+    left = list(words[1:])
+    command: Any = typer.main.get_command(app)
+    while left and left[0] in getattr(command, "commands", {}):
+        command = command.commands[left.pop(0)]
+    assert not hasattr(command, "commands"), f"{' '.join(words)}: there is no such command"
+    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    given = {word.partition("=")[0] for word in left if word.startswith("-")}
+    assert given <= known, f"{' '.join(words)}: there is no {', '.join(sorted(given - known))}"
+
+
 def run(block: Block, folder: Path) -> None:
     environment = {
         **os.environ,
@@ -110,10 +132,18 @@ def test_yaml_files_are_what_they_are_said_to_be(tmp_path: Path) -> None:
         else:
             kinds.append(content["kind"])
             (container,) = content["spec"]["template"]["spec"]["containers"]
-            command = typer.main.get_command(app).commands[container["command"][1]]  # type: ignore[attr-defined]
-            options = {option for parameter in command.params for option in parameter.opts}
-            assert {part for part in container["command"] if part.startswith("--")} <= options
+            check_options(container["command"])
     assert kinds == ["space", "Job", "target"]
+
+
+def test_commands_that_cannot_run_everywhere_have_options_that_there_are() -> None:
+    commands = [words for block in blocks() if block.language == "sh" and block.needs for words in commands_of(block)]
+    assert {"search", "train", "worker", "profile", "targets"} <= {words[1] for words in commands}
+    for words in commands:
+        check_options(words)
+    for wrong in (["nas", "worker", "--storge", "x"], ["nas", "serch"]):
+        with pytest.raises(AssertionError, match="there is no"):
+            check_options(wrong)
 
 
 def test_quick_blocks_run(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def compress(
+    context: typer.Context,
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.")],
     data: options.Data = "digits",
     density: Annotated[float, typer.Option(help="Share of the weights that stays; divided among the layers.")] = 0.33,
@@ -53,6 +54,7 @@ def compress(
     from nas.evaluation import as_trained
     from nas.recipe import load_recipe
     from nas.run import open_run
+    from nas.shipping.place import check_place
     from nas.threads import laid_out
 
     name, checkpoint = options.name_of(checkpoint), options.network(checkpoint)
@@ -70,7 +72,11 @@ def compress(
         tune=dataclasses.replace(how, lr=how.lr / 10, weight_decay=0.0),
         seed=seed,
     )
-    compressible(start, settings)  # what cannot be done as asked takes no folder
+    found = compressible(start, settings)  # what cannot be done as asked takes no folder
+    if all(layer.name.removesuffix(".weight") in settings.layer_densities for layer in found):
+        _refuse_density(context)
+    if output is not None:
+        check_place(output, folder=False)
     images = as_trained(images_of(start, data, strict=strict, seed=None), start)
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
@@ -87,7 +93,7 @@ def compress(
         )
         with progress_bar("compressing") as bar:
             result = squeeze(run, start, images, settings=settings, events=Shown(bar), path=output)
-        report = _report(result)
+        report = {**_report(result), "skipped": list(images.skipped)}
         run.write_json("result.json", report)
     if json:
         show_json(report)
@@ -108,6 +114,18 @@ def _layer_densities(texts: list[str]) -> dict[str, float]:
                 f"--layer-density must be NAME=DENSITY, such as blocks.3.conv=0.3; got {text!r}"
             ) from None
     return found
+
+
+def _refuse_density(context: typer.Context) -> None:
+    """Where every layer has a density of its own, that of all is not asked for.
+
+    Raises:
+        CompressionError: it was given.
+    """
+    from nas.errors import CompressionError
+
+    if options.given(context, "density"):
+        raise CompressionError("--density would change nothing where every layer has a --layer-density: leave it out")
 
 
 def _report(result: "Compressed") -> dict[str, Any]:

@@ -7,7 +7,7 @@ import typer
 
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.images import images_of
+from nas.cli.images import images_of, recorded_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from latency.target import Target
     from nas.checkpoint import Checkpoint
+    from nas.data import Data
 
 NOWHERE = "none"
 
@@ -35,7 +36,9 @@ def export(
     data: Annotated[
         str | None,
         typer.Option(
-            "--data", help="Compare and judge the file on this data's test split; onnx-int8 calibrates on it."
+            "--data",
+            help="Compare and judge the file on this data's test split; onnx-int8 calibrates on it. "
+            "By default the network's own, if found by its name.",
         ),
     ] = None,
     batch: Annotated[str, typer.Option(help="Images per run of the exported network: a number, or any.")] = "1",
@@ -84,17 +87,20 @@ def export(
         calibration_images=calibration_images,
         measured_on=_target(measure, format),
     )
+    wish.require_images(given=data is not None)
     path = output or Path(options.name_of(arch) + SUFFIXES[format])
     checkpoint, trained = _checkpoint(
         options.network(arch),
         {"width_multiplier": width_multiplier, "resolution": resolution, "classes": classes, "channels": channels},
         seed,
     )
-    images = None if data is None else as_trained(images_of(checkpoint, data, strict=False, seed=None), checkpoint)
-    whole = _whole(checkpoint, data, images=COMPARED) if data is not None and preprocess else []
+    source, found = _images(checkpoint, data, trained=trained)
+    images = None if found is None else as_trained(found, checkpoint)
+    whole = _whole(checkpoint, source, images=COMPARED) if source is not None and preprocess else []
     with progress_bar("exporting") as bar:
         report = write(checkpoint, path, wish, data=images, whole=whole, seed=seed, on_progress=bar)
     report["weights"] = "trained" if trained else "random"
+    report["skipped"] = [] if images is None else list(images.skipped)
     cards = write_card(checkpoint, path, report)
     report["card"] = str(cards[0])
     if json:
@@ -133,12 +139,28 @@ def _checkpoint(arch: str, changes: dict[str, Any], seed: int) -> "tuple[Checkpo
     from nas import deployment
     from nas.arch import CHECKPOINTS, load_architecture
     from nas.checkpoint import load_checkpoint
+    from nas.shipping.origin import as_its_search_measured
 
     architecture = load_architecture(arch, **changes)
     if arch.endswith(CHECKPOINTS):
-        return load_checkpoint(Path(arch)).at(architecture.resolution), True
+        checkpoint = load_checkpoint(Path(arch)).at(architecture.resolution)
+        return as_its_search_measured(checkpoint, Path(arch)), True
     note(f"{arch} has no weights: random ones from seed {seed} are exported")
     return deployment.random_checkpoint(architecture, seed=seed), False
+
+
+def _images(checkpoint: "Checkpoint", source: str | None, *, trained: bool) -> "tuple[str | None, Data | None]":
+    """Images to compare and judge on: those that are given, else those that the checkpoint was trained on, if they are found."""
+    if source is not None:
+        return source, images_of(checkpoint, source, strict=False, seed=None)
+    if found := recorded_images(checkpoint):
+        note(f"compared and judged on {found[0]}, the data that the network was trained on")
+        return found
+    if trained:
+        note(
+            "compared on random images, since its data is not found here: give --data to compare and judge on real ones"
+        )
+    return None, None
 
 
 def _whole(checkpoint: "Checkpoint", source: str, *, images: int) -> "list[NDArray[np.uint8]]":

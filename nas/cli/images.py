@@ -1,5 +1,7 @@
 """Images for a command: read with a progress bar, and what is odd about them told on stderr."""
 
+import contextlib
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.cli.console import note, progress_bar
@@ -7,6 +9,8 @@ from nas.cli.console import note, progress_bar
 if TYPE_CHECKING:
     from nas.checkpoint import Checkpoint
     from nas.data import Data
+
+NAMED = 10  # damaged images, on stderr; a result has all of them
 
 
 def load_images(
@@ -20,7 +24,9 @@ def load_images(
     for remark in data.notes:
         note(remark)
     if data.skipped:
-        note(f"damaged images left out: {len(data.skipped)}, the first {data.skipped[0]}")
+        named = "; ".join(data.skipped[:NAMED])
+        further = f"; and {len(data.skipped) - NAMED:,} more" if len(data.skipped) > NAMED else ""
+        note(f"damaged images left out: {len(data.skipped):,}: {named}{further}")
     return data
 
 
@@ -36,6 +42,32 @@ def images_of(
         strict=strict,
         seed=division_seed(checkpoint) if seed is None else seed,
     )
+
+
+def recorded_images(checkpoint: "Checkpoint") -> "tuple[str, Data] | None":
+    """The very images that the checkpoint was trained on, with their name; None where they are not found.
+
+    They are looked for by the name that the checkpoint has of them: `digits`, or a folder or file in the working directory.
+    """
+    from nas.data import load_data
+    from searchspace.errors import NasError
+
+    name, architecture = checkpoint.data.name, checkpoint.architecture
+    if not checkpoint.data.fingerprint or Path(name).name != name:
+        return None
+    files = [f"{name}{suffix}" for suffix in ("", ".npz", ".parquet", ".tar")]
+    for source in ["digits"] if name == "digits" else [file for file in files if Path(file).exists()]:
+        with contextlib.suppress(NasError), progress_bar("reading images") as bar:  # what is called so may be anything
+            data = load_data(
+                source,
+                resolution=architecture.resolution,
+                channels=architecture.channels,
+                seed=division_seed(checkpoint),
+                progress=bar,
+            )
+            if data.fingerprint == checkpoint.data.fingerprint:
+                return source, data
+    return None
 
 
 def division_seed(checkpoint: "Checkpoint") -> int:

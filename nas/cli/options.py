@@ -33,6 +33,16 @@ def name_of(given: str | Path) -> str:
     return run.name if path.stem == "network" else f"{run.name}-{path.stem}"
 
 
+def given(context: typer.Context, *names: str) -> list[str]:
+    """Those of some options that were given on the command line, as one types them; `names` are their parameters'."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [
+        f"--{name.replace('_', '-')}"
+        for name, source in sources.items()
+        if source is not None and source.name == "COMMANDLINE"
+    ]
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option("--seed", help="Everything random follows from it.")]
 Target = Annotated[str, typer.Option("--target", help="Name of a target, or its YAML file (see `nas targets`).")]

@@ -21,6 +21,9 @@ def report(
     figures: Annotated[
         Path | None, typer.Option(help="Folder for each figure as an SVG and a PNG file as well.")
     ] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL of a search whose study does not lie in its folder.")
+    ] = None,
     json: options.Json = False,
 ) -> None:
     """Write a report of a run, finished or not: one HTML file that needs no network.
@@ -29,9 +32,12 @@ def report(
     """
     from nas.report.kinds import page_of
     from nas.report.page import render, write_figures
+    from nas.storage import open_storage
     from searchspace.files import write_atomically
 
-    page = page_of(run, other)
+    if storage is not None:
+        open_storage(storage, make=False)  # one that cannot be used is an error, not a report without candidates
+    page = page_of(run, other, storage=storage)
     html = render(page)
     path = output or run / "report.html"
     write_atomically(path, html.encode())
@@ -58,7 +64,9 @@ def dashboard(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one.")] = 8080,
     json: options.Json = False,
 ) -> None:
-    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, until interrupted.
+    """Serve Optuna's dashboard on a search, architectures and report attached, or on all of a storage, without reports.
+
+    It serves until it is interrupted.
 
     Example: [bold]nas dashboard runs/search-photos-host[/]
     """
@@ -85,7 +93,11 @@ def dashboard(
     opened = open_storage(str(storage))
     attach_architectures(opened, name)
     if run is not None and name is not None:
-        attach_report(opened, run, name, render(page_of(run)))
+        attach_report(opened, run, name, render(page_of(run, storage=storage)))
+    else:
+        note(
+            "architectures are attached, and no report: `nas dashboard RUN --storage URL` attaches that of a search's folder"
+        )
     served = server(str(storage), host=host, port=port, run=run)
     url = f"http://{host}:{served.server_port}/dashboard"
     if json:

@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
 @app.command()
 def train(
-    arch: Annotated[
-        str,
-        typer.Argument(metavar="ARCH", help="Name, architecture file, checkpoint or run.", callback=options.network),
-    ],
+    context: typer.Context,
+    arch: Annotated[str, typer.Argument(metavar="ARCH", help="Name, architecture file, checkpoint or run.")],
     data: options.Data = "digits",
     epochs: Annotated[float | None, typer.Option(help="Passes through the data; by default the recipe's.")] = None,
     recipe: Annotated[str, typer.Option(help="Name of a shipped recipe (brief, full), or a YAML file.")] = "full",
@@ -68,6 +66,9 @@ def train(
 
     ranks = ranks_of_environment()
     stderr.quiet = not ranks.leads
+    if teacher is None:
+        _refuse_lesson(context)
+    name, arch = options.name_of(arch), options.network(arch)
     how = _recipe(recipe, epochs)
     images, start, divided_by = _data_and_start(
         arch,
@@ -91,7 +92,7 @@ def train(
         "teacher": distillation.identity if distillation else None,
         "processes": ranks.count,
     }
-    folder = out or Path("runs") / f"train-{images.name}-{Path(arch).stem}"
+    folder = out or Path("runs") / f"train-{images.name}-{name}"
     with joined(ranks), _entered(ranks, folder, request) as run:
         setup = ranks.shared(_setup(run, _architecture(start), how, threads) if ranks.leads else None)
         assert setup is not None
@@ -148,9 +149,21 @@ def evaluate(
     images = as_trained(images_of(loaded, data, strict=strict, seed=seed), loaded)
     result = judge(loaded.network(), images.test, images)
     if json:
-        show_json(dataclasses.asdict(result))
+        show_json({**dataclasses.asdict(result), "skipped": images.skipped})
         return
     stdout.print(f"accuracy {result.accuracy:.2%}, loss {result.loss:.4f} on {result.images} test images")
+
+
+def _refuse_lesson(context: typer.Context) -> None:
+    """Without a teacher there is nothing to say of how it teaches.
+
+    Raises:
+        TrainingError: it was said.
+    """
+    from nas.errors import TrainingError
+
+    if said := options.given(context, "distill_weight", "temperature", "replicas"):
+        raise TrainingError(f"{', '.join(said)} would change nothing without --teacher: give one, or leave that out")
 
 
 def _recipe(source: str, epochs: float | None) -> "Recipe":
@@ -216,6 +229,7 @@ def _finish(run: "Run", result: "TrainingResult", images: "Data", *, divided_by:
         "seconds": result.seconds,
         "images_per_second": result.images_per_second,
         "curve": [dataclasses.asdict(look) for look in result.curve],
+        "skipped": list(images.skipped),
     }
     run.write_json("result.json", report)
     return report

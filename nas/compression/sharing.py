@@ -6,7 +6,7 @@ same direction at a step that does not grow with the size of the cluster, so tha
 
 import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,8 +56,22 @@ class Shared:
             weights[kept] = centroids[flat]
 
 
-def share(checkpoint: Checkpoint, found: tuple[Layer, ...], *, conv_bits: int, linear_bits: int) -> Shared:
+def share(
+    checkpoint: Checkpoint,
+    found: tuple[Layer, ...],
+    *,
+    conv_bits: int,
+    linear_bits: int,
+    on_layer: Callable[[int], None] = lambda done: None,
+) -> Shared:
     """Codes for the non-zero weights of each layer, by k-means from evenly spaced centroids (the paper's linear start).
+
+    Args:
+        checkpoint: the pruned network.
+        found: its layers that are shared.
+        conv_bits: of a code of a convolution, 1 to 8.
+        linear_bits: of a linear layer.
+        on_layer: told how many layers are done, before each.
 
     Raises:
         CompressionError: a number of bits is not from 1 to 8.
@@ -66,7 +80,8 @@ def share(checkpoint: Checkpoint, found: tuple[Layer, ...], *, conv_bits: int, l
         if bits not in BITS:
             raise CompressionError(f"{option} must be from {BITS.start} to {BITS.stop - 1}, got {bits}")
     codes = {}
-    for layer in found:
+    for done, layer in enumerate(found):
+        on_layer(done)
         weights = checkpoint.state[layer.name]
         kept = weights != 0
         clusters = (1 << (linear_bits if layer.linear else conv_bits)) - 1  # 0 is a value of its own

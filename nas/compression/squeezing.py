@@ -225,9 +225,13 @@ class _Stages:
     def shared(self, pruned: Checkpoint, found: tuple[Layer, ...]) -> Checkpoint:
         """The network with shared weights, its codebooks fine-tuned."""
         bits = {"conv_bits": self.settings.conv_bits, "linear_bits": self.settings.linear_bits}
-        return self._trained(
-            "shared", pruned, lambda before: share(before, found, **bits), self.settings.tune, what="tuning codebooks"
-        )
+
+        def constrain(before: Checkpoint) -> Shared:
+            return share(
+                before, found, **bits, on_layer=lambda done: self.events.progress("sharing weights", done, len(found))
+            )
+
+        return self._trained("shared", pruned, constrain, self.settings.tune, what="tuning codebooks")
 
     def _trained(
         self,

@@ -1,10 +1,10 @@
 """Optuna's dashboard on the study of a run, with what we know of its trials beside them.
 
 The architecture of each trial becomes its note, the report of the run an artefact of its study. Both are written into the study
-(as the dashboard's own notes are), once.
+(as the dashboard's own notes are): a note once, the report in place of a former one.
 """
 
-import hashlib
+import io
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from nas.storage import IDENTITY, open_storage
 from searchspace.architecture import Architecture
 from searchspace.files import write_atomically
 
-ARTIFACTS = "artifacts"  # folder within the run's
+ARTIFACTS, REPORT = "artifacts", "report.html"  # folder within the run's, and what the report is called
 _CONSTRAINT = "constraints:"  # how Optuna 5 names each constraint of a trial
 _CONSTRAINTS = "constraints"  # where the dashboard looks for all of them
 
@@ -50,22 +50,20 @@ def attach_architectures(storage: optuna.storages.BaseStorage, name: str | None 
 
 
 def attach_report(storage: optuna.storages.BaseStorage, run: Path, name: str, html: str) -> None:
-    """Attach the report of a run to its study, once.
+    """Attach the report of a run to its study, in place of a former one.
 
     Raises:
         ReportError: there is no such study.
     """
     study = _study(storage, name)
-    report = run / ARTIFACTS / "report.html"
-    write_atomically(report, html.encode())
     store = artifact_store(run)
-    digest = hashlib.sha256(report.read_bytes()).hexdigest()[:16]
-    known = {meta.filename for meta in get_all_artifact_meta(study)}
-    named = report.with_name(f"report-{digest}.html")
-    if named.name not in known:
-        report.replace(named)
-        upload_artifact(artifact_store=store, file_path=str(named), study_or_trial=study, mimetype="text/html")
-        report = named
+    for meta in get_all_artifact_meta(study):
+        if meta.filename == REPORT:
+            store.write(meta.artifact_id, io.BytesIO(html.encode()))
+            return
+    report = run / ARTIFACTS / REPORT
+    write_atomically(report, html.encode())
+    upload_artifact(artifact_store=store, file_path=str(report), study_or_trial=study, mimetype="text/html")
     report.unlink()
 
 

@@ -18,9 +18,16 @@ ODD = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # what JSON
 
 @dataclass(frozen=True)
 class Folder:
-    """A run's folder being read; `remarks` grows with everything that could not be."""
+    """A run's folder being read.
+
+    Attributes:
+        path: where it is.
+        storage: Optuna storage URL of its study, where that does not lie in it; None: not known.
+        remarks: grow with everything that could not be read.
+    """
 
     path: Path
+    storage: str | None = None
     remarks: list[str] = field(default_factory=list)
 
     def remark(self, text: str) -> None:
@@ -47,6 +54,8 @@ class Folder:
         result = self.json("result.json")
         if not result:
             self.remark(f"{what} has not ended: what there is so far is shown")
+        if skipped := self.part("Damaged images", lambda: list(result.get("skipped", []))):
+            self.remark(f"damaged images left out: {len(skipped):,}; result.json names them, the first is {skipped[0]}")
         return result
 
     @property
@@ -103,13 +112,13 @@ class Folder:
         return named
 
 
-def open_folder(path: Path) -> tuple[Folder, str]:
-    """The folder of a run, and of what kind the run is.
+def open_folder(path: Path, storage: str | None = None) -> tuple[Folder, str]:
+    """The folder of a run (its study in a storage, where it does not lie there), and of what kind the run is.
 
     Raises:
         ReportError: it is no run.
     """
-    folder = Folder(path)
+    folder = Folder(path, storage)
     if not path.is_dir():
         raise ReportError(
             f"a run's folder is needed, got {path}, which is not there; runs lie under runs/ or where --out said"

@@ -1,21 +1,27 @@
 """The report of a search: its front, how its candidates did, how far brief scores and predictions could be trusted."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import optuna
+from optuna.trial import FrozenTrial
 
 from latency.errors import UnmeasuredKernel
 from latency.published.model import PublishedModel
 from latency.store import Predictor
+from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
+from nas.correction import Correction
 from nas.errors import StudyError
+from nas.finalists import notes_of
 from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
 from nas.report.reading import Folder, Json, number
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.storage import STUDY_FILE, open_storage
+from nas.storage import LIMITS, STUDY_FILE, failures_told, first_line, open_storage
+from nas.study import ERROR
+from nas.urls import without_secrets
 
 
 def search_page(folder: Folder) -> Page:
@@ -27,17 +33,22 @@ def search_page(folder: Folder) -> Page:
         folder.remark(
             f"a search with other limits has not ended: its candidates are shown (study `{name}`), and the front before"
         )
-    candidates = folder.part("Candidates", lambda: _candidate_rows(folder)) or []
+    studied = _studied(folder, name)
+    candidates = folder.part("Candidates", lambda: _candidate_rows(studied.trials)) or []
+    factor = folder.part("Correction", lambda: _correction(folder, result)) or 1.0
+    for doubt in folder.part("Doubts", lambda: list(result.get("doubts", []))) or []:
+        folder.remark(f"predictions are rough here: {doubt}")
     sections = [
         *(folder.part("Front", lambda: _front(result, finalists)) or []),
         *_candidates(candidates),
+        *(folder.part("Failed", lambda: _failures(folder, studied.trials)) or []),
         *(folder.part("Rank fidelity", lambda: _agreement(result, finalists)) or []),
-        *(folder.part("Latency model", lambda: error_section(model, finalists)) or []),
+        *(folder.part("Latency model", lambda: error_section(model, finalists, factor=factor)) or []),
     ]
     networks, curves = folder.part("Networks", lambda: _networks(folder, finalists, model)) or ([], [])
     return Page(
         title=f"Search for {about.get('target', 'a device')}",
-        facts=folder.part("Results", lambda: _facts(result, about, model)) or (),
+        facts=folder.part("Results", lambda: _facts(result, about, model, studied.limits)) or (),
         remarks=tuple(folder.remarks),
         sections=(*sections[:1], *curve_section(curves), *sections[1:]),
         networks=tuple(networks),
@@ -50,7 +61,8 @@ def search_points(folder: Folder) -> list[Point]:
     if front:
         return [Point(str(entry["fingerprint"]), "front", _latency(entry), entry["accuracy"]) for entry in front]
     return [
-        Point(str(row["network"]), "briefly trained", row["ms"], row["accuracy"]) for row in _candidate_rows(folder)
+        Point(str(row["network"]), "briefly trained", row["ms"], row["accuracy"])
+        for row in _candidate_rows(_studied(folder, study_name(folder)).trials)
     ]
 
 
@@ -59,8 +71,8 @@ def entry_label(entry: Json) -> str:
     return str(entry["fingerprint"])[:8]
 
 
-def error_section(model: Predictor | None, entries: list[Json]) -> list[Section]:
-    """How the latency model did, on what it was fitted to and on the run's own networks."""
+def error_section(model: Predictor | None, entries: list[Json], *, factor: float = 1.0) -> list[Section]:
+    """How the latency model did, on what it was fitted to and on the run's own networks, predicted as told ÷ `factor`."""
     if model is None:
         return []
     rows = []
@@ -74,19 +86,20 @@ def error_section(model: Predictor | None, entries: list[Json]) -> list[Section]
                 "network": measurement.architecture.fingerprint,
                 "ms": measurement.ms,
                 "error": error,
-                "which": "fitted to",
+                "which": "fitted to (in sample)",
             }
         )
     for entry in entries:
         if entry.get("measured_ms") and entry.get("predicted_ms"):
-            error = entry["predicted_ms"] / entry["measured_ms"] - 1
+            error = entry["predicted_ms"] / factor / entry["measured_ms"] - 1
             rows.append(
                 {"network": entry["fingerprint"], "ms": entry["measured_ms"], "error": error, "which": "this run's"}
             )
     held_out = model.held_out
     text = (
         f"Networks that the model was not fitted to: {held_out.within_5:.0%} within ±5 %, {held_out.within_10:.0%} within "
-        f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Dashed: ±10 %."
+        f"±10 %, median error {held_out.median_error:.1%} (n = {held_out.n}). Drawn are those that it was "
+        "fitted to, which flatters it, and this run's own; dashed: ±10 %."
     )
     if isinstance(model, PublishedModel):
         text = model.remark
@@ -105,7 +118,7 @@ def curve_section(rows: Sequence[Json]) -> list[Section]:
     return [Section("Learning curves", figure=Figure("curves", title, alternative, figures.curves(rows)))]
 
 
-def _facts(result: Json, about: Json, model: Predictor | None) -> tuple[tuple[str, str], ...]:
+def _facts(result: Json, about: Json, model: Predictor | None, limits: Json) -> tuple[tuple[str, str], ...]:
     best = result.get("best")
     trials = result.get("trials", {})
     basis = result.get("basis", model.basis if model is not None else "unknown")
@@ -115,10 +128,15 @@ def _facts(result: Json, about: Json, model: Predictor | None) -> tuple[tuple[st
     ]
     if best:
         facts.insert(0, ("best within the budget", f"{best['accuracy']:.1%} at {number(_latency(best))} ms"))
+    for name, most in limits.items():
+        if name != "budget_ms":
+            facts.append((name.replace("_", " "), f"at most {most:,}{' ms' if name.startswith('latency') else ''}"))
     if trials:
         facts.append(
             ("candidates", ", ".join(f"{count} {outcome}" for outcome, count in trials.items() if count) or "none")
         )
+    if result.get("redraws"):
+        facts.append(("drawn again instead of tried", f"{result['redraws']:,}"))
     if "feasible_share" in result:
         facts.append(("share of the space within the budget", f"{result['feasible_share']:.0%}"))
     return tuple(facts)
@@ -169,21 +187,44 @@ def _front(result: Json, finalists: list[Json]) -> list[Section]:
     )
     spec = figures.front(rows, budget_ms=result.get("budget_ms"))
     headings = ("network", "accuracy", "budget ms", "predicted ms", "measured ms", "parameters", "MACs", "where")
+    bars = "corrected" if result.get("correction") else "before it was measured"
     return [
         Section(
             "Front",
-            "Accuracy on the validation split after full training, against milliseconds on the device. Bars: the interval "
-            "that the latency model gave before; dashed: the budget.",
+            "Accuracy on the validation split after full training, against milliseconds on the device. Bars: the latency "
+            f"model's interval, {bars}; dashed: the budget.",
             Figure("front", "Accuracy against latency", alternative, spec),
             Table(headings, tuple(cells)),
         )
     ]
 
 
-def _candidate_rows(folder: Folder) -> list[Json]:
-    """The trials of a study that lies in the run's own folder."""
+@dataclass(frozen=True)
+class _Studied:
+    """What the study of a search says: what networks must stay within, by name, and its trials."""
+
+    limits: Json
+    trials: Sequence[FrozenTrial]
+
+
+def _correction(folder: Folder, result: Json) -> float:
+    """By what the finalists' predictions were multiplied, because those of the model were off; where they were, that is told."""
+    if not result.get("correction"):
+        return 1.0
+    correction = Correction(**result["correction"])
+    if not correction.factor > 0:
+        raise ValueError(f"a correction by {correction.factor}")
+    folder.remark(
+        f"{correction}; the finalists were chosen again by that; their predictions are corrected, those of the candidates, "
+        "of each stage and in the latency model's figure are as they were before"
+    )
+    return correction.factor
+
+
+def _candidate_rows(trials: Sequence[FrozenTrial]) -> list[Json]:
+    """The candidates that were trained on some rung."""
     rows: list[Json] = []
-    for trial in _trials(folder, study_name(folder)):
+    for trial in trials:
         candidate, rungs = trial.user_attrs.get(CANDIDATE), trial.user_attrs.get(RUNGS)
         if candidate and rungs and rungs[-1]["accuracy"] is not None:  # a score without training has none
             rows.append(
@@ -207,22 +248,52 @@ def _candidates(rows: list[Json]) -> list[Section]:
     return [Section("Candidates", text, figure)]
 
 
+def _failures(folder: Folder, trials: Sequence[FrozenTrial]) -> list[Section]:
+    """Candidates and finalists that could not be trained, and why."""
+    failed = [trial.user_attrs for trial in trials if trial.user_attrs.get(OUTCOME) == FAILED]
+    rows = [(str(attributes[CANDIDATE]["fingerprint"]), "candidate", _reason(attributes)) for attributes in failed]
+    rows += [
+        (path.stem, "finalist", path.read_text(encoding="utf-8").partition(";")[0])
+        for path in sorted((folder.path / "finalists").glob("*.failed"))
+    ]
+    return [Section("Failed", table=Table.of(("network", "trained as", "why"), rows))] if rows else []
+
+
+def _reason(attributes: Json) -> str:
+    if ERROR in attributes:
+        return str(attributes[ERROR])
+    if attributes.get(DEATHS, 0) + 1 >= DEATHS_AT_MOST:
+        return "every process that trained it died"
+    return "the loss became infinite or not a number"
+
+
 def study_name(folder: Folder) -> str:
     """The search's study, in its storage: the one that was opened last, finished or not."""
     told = folder.json(STUDY_FILE).get("study") or folder.json("result.json").get("study")
     return told if isinstance(told, str) else "search"
 
 
-def _trials(folder: Folder, name: str) -> list[Any]:
+def _studied(folder: Folder, name: str) -> _Studied:
+    """The study of that name, as far as it can be read: in the run's folder, else in the storage that was named."""
     database = folder.path / "study.db"
-    if not database.exists():
-        return []
+    url = f"sqlite:///{database}" if database.exists() else folder.storage
+    if url is None:
+        if folder.json(STUDY_FILE):
+            folder.remark(
+                "the candidates lie in the search's --storage, not in its folder: `nas report RUN --storage URL` shows them"
+            )
+        return _Studied({}, [])
+    place = "study.db" if database.exists() else "the storage"
     try:
-        study = optuna.load_study(study_name=name, storage=open_storage(f"sqlite:///{database}"))
-        return list(study.get_trials(deepcopy=False))
-    except (StudyError, KeyError, optuna.exceptions.OptunaError) as error:
-        folder.remark(f"the candidates are left out: study.db cannot be read ({str(error).partition(chr(10))[0]})")
-        return []
+        with failures_told():
+            study = optuna.load_study(study_name=name, storage=open_storage(url, make=False))
+            return _Studied(study.user_attrs.get(LIMITS, {}), study.get_trials(deepcopy=False))
+    except KeyError:
+        reason = f"{place} has no study {name!r}"
+    except (StudyError, optuna.exceptions.OptunaError) as error:
+        reason = f"{place} cannot be read ({without_secrets(first_line(error), url)})"
+    folder.remark(f"the candidates are left out: {reason}")
+    return _Studied({}, [])
 
 
 def _agreement(result: Json, finalists: list[Json]) -> list[Section]:
@@ -274,6 +345,8 @@ def _networks(folder: Folder, finalists: list[Json], model: Predictor | None) ->
     curves: list[Json] = []
     for path, entry in known:
         checkpoint = folder.checkpoint(path)
+        for note in notes_of(path):
+            folder.remark(note)
         if checkpoint is None:
             continue
         metrics = checkpoint.metrics

@@ -67,6 +67,7 @@ def _text(card: Mapping[str, Any], path: Path) -> str:
         ("cropping and resizing by itself", _whole(export.get("whole_images"))),
         ("left in float", left_in_float(export)),
         *((f"latency on {one['target']}", _latency(one)) for one in [export.get("latency")] if one),
+        *_measured_before(card["metrics"]),
     ]
     return "\n".join(
         [
@@ -114,6 +115,13 @@ def _whole(tried: Mapping[str, Any] | None) -> str | None:
     if tried is None:
         return None
     return f"the same top-1 on {tried['agreement']:.0%} of {tried['images']} test images of their own size"
+
+
+def _measured_before(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was measured of the network when it was found or trimmed."""
+    if not isinstance(metrics.get("measured_ms"), float):
+        return []
+    return [(f"latency on {metrics.get('target')} when it was found", f"{metrics['measured_ms']:.3g} ms")]
 
 
 def _latency(one: Mapping[str, Any]) -> str:

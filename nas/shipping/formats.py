@@ -1,7 +1,6 @@
 """Exporting: from a checkpoint to a file in any format, run beside the checkpoint, measured if wanted, and only then written."""
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +29,7 @@ from nas.deployment import (
 )
 from nas.errors import ExportError
 from nas.shipping import int8, ort, phone, standalone
+from nas.shipping.place import check_place
 from nas.shipping.preprocessing import PIXELS, with_preprocessing
 from searchspace.files import write_folder, write_together
 from searchspace.onnx_graph import check
@@ -91,6 +91,15 @@ class Wish:
                 if wanted:
                     raise ExportError(f"{option} goes with {', '.join(ONNX)} only, got --format {self.format}")
 
+    def require_images(self, *, given: bool) -> None:
+        """Refuse what cannot be done without images, before anything takes time.
+
+        Raises:
+            ExportError: none are given, and 8 bits are asked for.
+        """
+        if self.format == "onnx-int8" and not given:
+            raise ExportError("8 bits are calibrated on training images: give --data")
+
 
 @dataclass(frozen=True)
 class _Made:
@@ -133,8 +142,9 @@ def export(
         NasError: the file cannot be written.
         LatencyError: the device cannot measure it.
     """
+    wish.require_images(given=data is not None)
     folder = wish.format == "torch"
-    _check_place(path, folder=folder)
+    check_place(path, folder=folder)
     if data is None:
         images = noise(checkpoint.architecture, images=COMPARED, seed=seed)
     else:
@@ -158,7 +168,7 @@ def export(
         "max_abs_diff": made.difference,
         "accuracy": told,
         "accuracy_split": split,
-        "compared_on": "noise" if data is None else f"{len(images)} images of {data.name}'s test split",
+        "compared_on": "random images" if data is None else f"{len(images)} images of {data.name}'s test split",
         "preprocessing": wish.preprocessing,
         **made.extra,
     }
@@ -179,8 +189,7 @@ def _onnx(
     difference = compare(model, network, images)
     extra: Report = {}
     if wish.format == "onnx-int8":
-        if data is None:
-            raise ExportError("8 bits are calibrated on training images: give --data")
+        assert data is not None  # it was required
         made = int8.quantize(
             checkpoint,
             data,
@@ -336,21 +345,3 @@ def _noted(model: bytes, facts: Mapping[str, Any]) -> bytes:
 
 def _named(path: Path, addition: str) -> Path:
     return ort.config_path(path) if addition == ort.CONFIG else path
-
-
-def _check_place(path: Path, *, folder: bool) -> None:
-    """Whether a file (or folder) can be written there, its card beside it, is known before anything takes time.
-
-    Raises:
-        ExportError: it cannot.
-    """
-    whole = path.resolve()
-    if not whole.name or (whole.exists() and not (whole.is_dir() if folder else whole.is_file())):
-        needed, found = "folder" if folder else "file", "a folder" if whole.is_dir() else "something else"
-        raise ExportError(f"{path}: the name of a {needed} is needed, there lies {found} already; give another -o")
-    nearest = whole.parent
-    while not nearest.exists():
-        nearest = nearest.parent
-    for place in (nearest, whole) if folder and whole.exists() else (nearest,):
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise ExportError(f"{path}: cannot be written: {place} must be a folder that can be written to")

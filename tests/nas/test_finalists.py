@@ -1,14 +1,21 @@
 """Fronts: nothing on them is beaten, everything else is; the order of full training starts at the ends."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.finalists import pareto_front, ranked
+from nas.checkpoint import save_checkpoint
+from nas.deployment import random_checkpoint
+from nas.distillation import Distillation
+from nas.finalists import notes_of, pareto_front, ranked, train_finalist
+from nas.recipe import Recipe
 from nas.study import Tried
+from nas.teachers import checkpoint_teacher
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
+from tests.nas.learning import shapes, small
 
 
 @dataclass(frozen=True)
@@ -54,3 +61,24 @@ def test_ranking_keeps_every_candidate_once_and_goes_front_by_front(candidates: 
         assert order[0].accuracy == max(point.accuracy for point in candidates)
     if len(front) > 1:
         assert order[1].latency_ms == min(point.latency_ms for point in candidates)
+
+
+def test_what_a_finalists_training_has_to_say_is_kept_beside_its_checkpoint(tmp_path: Path) -> None:
+    data, start = shapes(), tmp_path / "start.pt"
+    save_checkpoint(start, random_checkpoint(small()))
+    lesson = Distillation(
+        checkpoint_teacher(random_checkpoint(small(), seed=1)), replicas=1, folder=tmp_path / "labels"
+    )
+    recipe = Recipe(images=16, batch_size=16)
+
+    def trained(name: str) -> list[str]:
+        path = tmp_path / name
+        train_finalist(start, data=data, recipe=recipe, path=path, seed=0, skip_images=0, distillation=lesson)
+        return notes_of(path)
+
+    assert trained("one.pt") == []
+    (labels,) = (tmp_path / "labels").glob("*/replica-000.f16")
+    labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+    (note,) = trained("other.pt")
+    assert "was damaged: the teacher has been asked again" in note
+    assert trained("other.pt") == [note], "also when it is asked for again"

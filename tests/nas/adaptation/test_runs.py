@@ -57,6 +57,7 @@ def test_the_budget_is_met_and_the_result_is_an_ordinary_checkpoint(tmp_path: Pa
     assert outcome.accuracy > 0.7
     assert outcome.start_accuracy > 0.9
     assert final.metrics["test_accuracy"] == outcome.accuracy
+    assert final.metrics["measured_ms"] == outcome.measured_ms
     assert final.metrics["accuracy"] == outcome.validation_accuracy
     images = (DATA.test.images.float() / 255 - 0.4) / 0.2
     compare(onnx_model(final, batch=None), final.network(), images)
@@ -199,6 +200,19 @@ def test_uniform_scales_every_width_alike(tmp_path: Path) -> None:
     counts = {width.fields: width.count for width in widths(load_checkpoint(tmp_path / "step-01.pt").architecture)}
     assert all(counts[width.fields] < width.count for width in widths(TINY) if width.count % 8)
     assert finish(scaled, steps, recipe=LONG).step == steps[1]
+
+
+def test_a_teachers_answers_that_were_damaged_are_said_to_be_asked_for_again(tmp_path: Path) -> None:
+    events = Events()
+    scaled = family(tmp_path, budget_ratio=0.6, method="uniform", events=events)
+    steps = uniform(scaled)
+    distillation = Distillation(checkpoint_teacher(trained()), folder=tmp_path / "labels")
+    finish(scaled, steps, recipe=LONG, distillation=distillation).checkpoint.unlink()
+    (labels,) = (tmp_path / "labels").glob("*/replica-000.f16")
+    labels.write_bytes(labels.read_bytes()[:-1] + b"?")
+    assert not any("damaged" in note for note in events.notes)
+    finish(scaled, steps, recipe=LONG, distillation=distillation)
+    assert any("was damaged: the teacher has been asked again" in note for note in events.notes)
 
 
 def refusing(tmp_path: Path, **changes: Any) -> Callable[[], Family]:

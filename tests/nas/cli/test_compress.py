@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from nas.checkpoint import load_checkpoint
+from nas.compression.magnitude import layers
 from tests.nas.cli.shell import Shell
 
 QUICK = ("--epochs", 0.3, "--rounds", 1, "--density", 0.5)
@@ -38,6 +39,11 @@ def test_wrong_input_is_one_line(nas: Shell, trained: Path) -> None:
     assert "--conv-bits" in nas.error("compress", trained, "--conv-bits", 12)
     assert "NAME=DENSITY" in nas.error("compress", trained, "--layer-density", "head")
     assert "known:" in nas.error("compress", trained, "--layer-density", "nowhere=0.5", "--out", "other")
+    assert "there lies a folder already" in nas.error("compress", trained, "-o", ".", "--out", "other")
+    assert "cannot be written" in nas.error("compress", trained, "-o", "small.json/a.nasz", "--out", "other")
+    named = [f"--layer-density={layer.name.removesuffix('.weight')}=0.5" for layer in layers(load_checkpoint(trained))]
+    unused = nas.error("compress", trained, *named, "--density", 0.4, "--out", "other")
+    assert "--density would change nothing" in unused
     assert not Path("other").exists(), "a folder is taken by what cannot be done"
     Path("cut.nasz").write_bytes(b"NASZ")
     assert "cut short" in nas.error("evaluate", "cut.nasz")

@@ -43,7 +43,7 @@ export run --format torch --data digits | path format bytes max_abs_diff accurac
 search --space space.yaml --trials 2 --rungs 64 --epochs 0.1 --finalists 1 --workers 1 --sampler random \
     --storage sqlite:///study.db --out found | run study trials best front rank
 worker --storage sqlite:///study.db | trials
-report found -o found.html | path
+report found --storage sqlite:///study.db -o found.html | path
 dashboard searched --port 0 | url
 proxy --storage sqlite:///study.db --port {port} | url
 targets | targets

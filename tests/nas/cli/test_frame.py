@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from nas.cli.console import show_json
-from nas.cli.images import load_images
+from nas.report.kinds import page_of
 from tests.nas.cli.shell import Shell
+from tests.nas.learning import small
 
 ROOT = Path(__file__).parents[3]
 
@@ -171,11 +172,23 @@ def test_json_is_strict_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert answer == {"loss": None, "curve": [{"loss": None}, 0.5], "run": "ünï"}
 
 
-def test_damaged_images_are_told_of(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (images / "cat" / "3.png").write_bytes(b"\x89PNG damaged")
-    data = load_images(str(images), resolution=None)
-    assert len(data.skipped) == 1
-    assert "damaged images left out: 1, the first cat/3.png" in capsys.readouterr().err
+def test_damaged_images_are_named(images: Path, tmp_path: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for index in range(12):
+        (images / "cat" / f"{index}.png").write_bytes(b"\x89PNG damaged")
+    Path("small.json").write_text(small().to_json())
+    command = ("train", "small.json", "--data", str(images), "--epochs", 0.5, "--threads", 1, "--out", "run", "--json")
+    code, out, err = shell(*command)
+    assert code == 0, err
+    assert "damaged images left out: 12: cat/0.png: " in err
+    assert err.count("cat/") == 10 and "; and 2 more" in err
+    skipped = json.loads(out)["skipped"]
+    assert {line.partition(":")[0] for line in skipped} == {f"cat/{index}.png" for index in range(12)}
+    assert json.loads(Path("run/result.json").read_text())["skipped"] == skipped
+    assert any(
+        "damaged images left out: 12; result.json names them" in remark for remark in page_of(Path("run")).remarks
+    )
+    assert shell.json("evaluate", "run", "--data", str(images))["skipped"] == skipped
 
 
 def test_a_file_of_architectures_takes_no_options_and_must_hold_one(tmp_path: Path) -> None:

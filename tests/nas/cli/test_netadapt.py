@@ -52,6 +52,7 @@ def test_a_run_and_what_comes_of_it(nas: Shell, start: str) -> None:
     judged = nas.json("evaluate", result["checkpoint"], "--data", "digits")
     assert judged["accuracy"] == pytest.approx(result["accuracy"]), "judged on the same test split"
     assert nas.json("export", result["checkpoint"], "-o", "small.onnx")["max_abs_diff"] < 1e-3
+    assert load_checkpoint(Path(result["checkpoint"])).metrics["target"] == "host"
     assert json.loads(Path("run/result.json").read_text()) == result
     assert "Accuracy against latency" in Path("run/figures/path.svg").read_text()
     assert "run/figures/path.png" in result["figures"]

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from nas.checkpoint import load_checkpoint, save_checkpoint
@@ -26,7 +27,7 @@ def test_train_evaluate_export_agree(nas: Shell) -> None:
     assert trained["epochs"] == pytest.approx(3, abs=0.05)
     assert trained["accuracy"] > 0.3
     judged = nas.json("evaluate", trained["checkpoint"], "--data", "digits")
-    assert judged == {"accuracy": trained["accuracy"], "loss": trained["loss"], "images": judged["images"]}
+    assert judged == {**{key: trained[key] for key in ("accuracy", "loss", "skipped")}, "images": judged["images"]}
     exported = nas.json("export", trained["checkpoint"], "--format", "onnx", "-o", "small.onnx", "--data", "digits")
     assert exported["accuracy"] == trained["accuracy"]
     assert exported["accuracy_split"] == "test"
@@ -43,7 +44,7 @@ def test_train_evaluate_export_agree(nas: Shell) -> None:
     code, out, _ = nas("train", trained["checkpoint"], "--epochs", 1, "--threads", 1, "--recipe", "brief")
     assert code == 0
     assert "test images" in out
-    assert load_checkpoint(Path("runs/train-digits-network/network.pt")).metrics["accuracy"] > trained["accuracy"] - 0.2
+    assert load_checkpoint(Path("runs/train-digits-run/network.pt")).metrics["accuracy"] > trained["accuracy"] - 0.2
 
 
 def test_a_checkpoint_is_trained_from_its_weights_unless_told(nas: Shell) -> None:
@@ -88,6 +89,15 @@ def test_export_without_weights_says_so(nas: Shell) -> None:
     assert json.loads(out).items() >= {"path": "small.onnx", "format": "onnx", "accuracy": None}.items()
 
 
+def test_further_trainings_of_two_runs_have_a_folder_each(nas: Shell) -> None:
+    Path("none.yaml").write_text("images: 2\nbatch_size: 2\nlr: 1e-12\n")
+    common = ("--recipe", "none.yaml", "--threads", 1)
+    assert nas.json("train", "small.json", *common)["run"] == "runs/train-digits-small"
+    for name in ("one", "other"):
+        nas.json("train", "small.json", *common, "--out", name)
+        assert nas.json("train", name, *common)["run"] == f"runs/train-digits-{name}"
+
+
 @pytest.mark.parametrize("batch", ["3", "any"])
 def test_exported_batches(nas: Shell, batch: str) -> None:
     import onnx
@@ -112,6 +122,32 @@ def test_a_checkpoint_is_exported_at_another_resolution(nas: Shell) -> None:
     assert "--classes does not apply to start.pt" in nas.error("export", "start.pt", "--classes", 12)
 
 
+def test_without_data_a_file_is_compared_on_the_networks_own_where_that_is_found(nas: Shell) -> None:
+    images = np.random.default_rng(0).integers(0, 255, (60, 8, 8), dtype=np.uint8)
+    np.savez("photos.npz", images=images, labels=np.arange(60) % 3)
+    trained = nas.json("train", "small.json", "--data", "photos.npz", "--epochs", 0.5, "--threads", 1, "--seed", 2)
+    Path("photos").mkdir()  # no images in it
+    code, out, err = nas("export", trained["run"], "-o", "a.onnx", "--json")
+    assert code == 0 and "compared and judged on photos.npz, the data that the network was trained on" in err
+    told = json.loads(out)
+    assert told["compared_on"].endswith("of photos's test split")
+    assert (told["accuracy"], told["accuracy_split"]) == (trained["accuracy"], "test")
+    for change in ("other", "gone"):
+        if change == "other":
+            np.savez("photos.npz", images=images[:30], labels=np.arange(30) % 3)
+        else:
+            Path("photos.npz").unlink()
+        code, out, err = nas("export", trained["run"], "-o", "a.onnx", "--json")
+        assert code == 0 and "compared on random images" in err
+        assert json.loads(out)["compared_on"] == "random images"
+
+
+def test_eight_bits_without_data_are_refused_before_anything_is_made(nas: Shell) -> None:
+    code, _, err = nas("export", "small.json", "--format", "onnx-int8")
+    assert code == 2 and "give --data" in err
+    assert "random ones" not in err
+
+
 def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "other.pt", random_checkpoint(small()))
     assert "--format must be one of onnx, onnx-int8, ort" in nas.error("export", "small.json", "--format", "coreml")
@@ -124,6 +160,8 @@ def test_what_is_wrong_is_said_in_one_line(nas: Shell, tmp_path: Path) -> None:
     assert "lower it" in _with_recipe(nas, "epochs: 3\nlr: 1e18\nwarm_up: 0")
     assert "epochs must be a finite number above 0" in nas.error("train", "small.json", "--epochs", "0")
     assert "no such file or folder" in nas.error("train", "small.json", "--data", "nowhere")
+    unused = nas.error("train", "small.json", "--temperature", 3, "--replicas", 8)
+    assert "--temperature, --replicas would change nothing without --teacher" in unused
 
 
 def _with_recipe(nas: Shell, text: str) -> str:

@@ -85,3 +85,11 @@ def test_few_values_are_kept_as_they_are() -> None:
 def test_bits_out_of_range_are_refused(bits: int) -> None:
     with pytest.raises(Exception, match="--conv-bits must be from 1 to 8"):
         share(random_checkpoint(SMALL), (), conv_bits=bits, linear_bits=4)
+
+
+def test_sharing_tells_how_far_it_is() -> None:
+    start = random_checkpoint(SMALL)
+    told: list[int] = []
+    found = layers(start)
+    share(start, found, conv_bits=2, linear_bits=2, on_layer=told.append)
+    assert told == list(range(len(found)))

@@ -46,13 +46,14 @@ def test_trials_report_and_constraints_are_shown(tmp_path: Path) -> None:
     over = study.ask()
     over.set_constraint("latency", 1.5)
     study.tell(over, state=optuna.trial.TrialState.PRUNED)
-    for _ in range(2):  # the second time adds nothing
+    for report in ("<html>before</html>", "<html>the report</html>"):  # the second one takes the first one's place
         attach_architectures(open_storage(url), "search")
-        attach_report(open_storage(url), run, "search", "<html>the report</html>")
+        attach_report(open_storage(url), run, "search", report)
     with serving(url, run) as address:
         (listed,) = got(f"{address}/api/studies")["study_summaries"]
         detail = got(f"{address}/api/studies/{listed['study_id']}?after=0")
         assert len(detail["artifacts"]) == 1
+        assert len(list((run / "artifacts").iterdir())) == 1
         told = {trial["number"]: trial for trial in detail["trials"]}
         assert told[over.number]["constraints"] == [1.5]
         for trial in study.get_trials():

@@ -5,13 +5,17 @@ import re
 import shutil
 from pathlib import Path
 
+import optuna
 import pytest
 
+from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
 from nas.errors import ReportError
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
-from nas.storage import STUDY_FILE, open_study
+from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.storage import LIMITS, STUDY_FILE, open_study
+from nas.study import ERROR
 from tests.nas.report.runs import (
     MODELLED,
     architectures,
@@ -60,10 +64,10 @@ def test_each_finalist_is_drawn_and_linked(tmp_path: Path) -> None:
 def test_the_latency_models_error_is_drawn_and_its_milliseconds_stage_by_stage(tmp_path: Path) -> None:
     page = page_of(search_run(tmp_path / "run"))
     (section,) = (section for section in page.sections if section.heading == "Latency model")
-    assert "within ±10 %" in section.text
+    assert "within ±10 %" in section.text and "flatters it" in section.text
     assert section.figure is not None
     rows = section.figure.spec["data"]["values"]
-    assert sum(row["which"] == "fitted to" for row in rows) == MODELLED
+    assert sum(row["which"] == "fitted to (in sample)" for row in rows) == MODELLED
     (first, second) = (row for row in rows if row["which"] == "this run's")
     assert first["error"] == pytest.approx(second["error"]) == pytest.approx(1 / 1.01 - 1)
     model = latency_model()
@@ -79,6 +83,58 @@ def test_an_unmeasured_finalist_stands_where_it_was_predicted(tmp_path: Path) ->
     figure = page.figures[0]
     (row,) = [row for row in figure.spec["data"]["values"] if row["accuracy"] == 0.65]
     assert row["ms"] == row["predicted_ms"]
+
+
+def told(run: Path, **more: object) -> Path:
+    """The run, its result saying more."""
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps(result | more))
+    return run
+
+
+def test_a_corrected_latency_model_is_told_with_what_was_done_about_it(tmp_path: Path) -> None:
+    correction = {"factor": 1.25, "outside": 3, "measured": 3, "reference_change": 0.2, "target": "host"}
+    page = page_of(told(search_run(tmp_path / "run"), correction=correction))
+    (remark,) = page.remarks
+    assert "3 of 3 finalists were measured outside their intervals, in the median at 1.25 of the prediction" in remark
+    assert "the finalists were chosen again" in remark and "those of the candidates" in remark
+    assert "the finalists were chosen again" in render(page)
+    sections = {section.heading: section for section in page.sections}
+    assert "model's interval, corrected" in sections["Front"].text
+    figure = sections["Latency model"].figure
+    assert figure is not None
+    errors = [row["error"] for row in figure.spec["data"]["values"] if row["which"] == "this run's"]
+    assert errors == pytest.approx([1 / 1.01 / 1.25 - 1] * 2), "the model's own"
+    for odd in (correction | {"factor": 0.0}, [1], {"factor": "much"}):
+        assert "Correction: left out" in " ".join(page_of(told(tmp_path / "run", correction=odd)).remarks)
+
+
+def test_limits_redraws_doubts_and_failures_are_told(tmp_path: Path) -> None:
+    run = told(search_run(tmp_path / "run"), redraws=1234, doubts=["no network alike was published"])
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{run / 'study.db'}")
+    study.set_user_attr(LIMITS, {"budget_ms": 0.5, "weight_bytes": 200000, "latency on pixel6": 1.5})
+    candidate = {"fingerprint": "0123456789abcdef"}
+    for attributes in ({ERROR: "ValueError: no"}, {DEATHS: DEATHS_AT_MOST - 1}, {}):
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=optuna.trial.TrialState.FAIL, user_attrs={OUTCOME: FAILED, CANDIDATE: candidate, **attributes}
+            )
+        )
+    (run / "finalists" / "fedc.failed").write_text("the loss became nan within 64 images; lower it")
+    (run / "finalists" / f"{architectures(1)[0].fingerprint}.notes").write_text("labels were damaged\n")
+    page = page_of(run)
+    facts = dict(page.facts)
+    assert (facts["weight bytes"], facts["latency on pixel6"]) == ("at most 200,000", "at most 1.5 ms")
+    assert facts["drawn again instead of tried"] == "1,234"
+    assert page.remarks == ("predictions are rough here: no network alike was published", "labels were damaged")
+    (failed,) = (section.table for section in page.sections if section.heading == "Failed")
+    assert failed is not None
+    assert [tuple(cell.text for cell in row) for row in failed.rows] == [
+        ("0123456789abcdef", "candidate", "ValueError: no"),
+        ("0123456789abcdef", "candidate", "every process that trained it died"),
+        ("0123456789abcdef", "candidate", "the loss became infinite or not a number"),
+        ("fedc", "finalist", "the loss became nan within 64 images"),
+    ]
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -100,6 +156,24 @@ def test_candidates_are_those_of_the_study_that_was_opened_last(tmp_path: Path) 
     assert "study `photos-2ms`" in " ".join(page.remarks)
     headings = [section.heading for section in page.sections]
     assert "Front" in headings and "Candidates" not in headings, "the study of another budget has no candidates yet"
+
+
+def test_candidates_in_a_database_are_told_of_and_shown_where_it_is_given(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run")
+    candidates = [section for section in page_of(run).sections if section.heading == "Candidates"]
+    url = f"sqlite:///{(run / 'study.db').rename(tmp_path / 'elsewhere.db')}"
+    page = page_of(run)
+    assert "Candidates" not in [section.heading for section in page.sections]
+    (remark,) = page.remarks
+    assert "`nas report RUN --storage URL` shows them" in remark
+    for first, second in ((run, None), (training_run(tmp_path / "training"), run)):
+        page = page_of(first, second, storage=url)
+        assert not page.remarks
+        assert second or [section for section in page.sections if section.heading == "Candidates"] == candidates
+    (run / STUDY_FILE).write_text(json.dumps({"study": "other"}))
+    assert "the storage has no study 'other'" in " ".join(page_of(run, storage=url).remarks)
+    page = page_of(search_run(tmp_path / "another"), storage="sqlite:///nowhere.db")
+    assert not page.remarks, "its study lies in its folder"
 
 
 @pytest.mark.parametrize("name", ["result.json", "study.db", "latency_model.json"])
@@ -135,7 +209,8 @@ def comparison(page: Page) -> Section:
 def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     second = make(tmp_path / "two", finished=finished)
     for first in (search_run, training_run):
-        page = page_of(first(tmp_path / first.__name__), second)
+        first_run = first(tmp_path / first.__name__)
+        page = page_of(first_run, second)
         section = comparison(page)
         assert section.table is not None
         assert {row[0].text for row in section.table.rows} == {first.__name__, "two"}
@@ -147,6 +222,11 @@ def test_any_two_runs_are_compared(make, finished: bool, tmp_path: Path) -> None
         with_curve = {first.__name__, "two"} if make is training_run else {first.__name__}
         assert drawn == (with_ms or with_curve)
         assert any("two: " in remark and "has not ended" in remark for remark in page.remarks) == (not finished)
+        if finished:
+            networks = {network.fingerprint for one in (first_run, second) for network in page_of(one).networks}
+            assert sorted(network.fingerprint for network in page.networks) == sorted(networks)
+        owners = {str(first_run), str(second), f"{first_run}, {second}"}
+        assert {dict(network.facts)["run"] for network in page.networks} <= owners
         assert render(page)
 
 
