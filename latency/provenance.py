@@ -65,8 +65,8 @@ class Provenance:
         missing = [one.name for one in fields(Provenance) if one.name not in plain and one.default is MISSING]
         if missing:
             raise ModelError(f"the description of the device lacks {', '.join(missing)}: measure again")
-        values = {one.name: plain[one.name] for one in fields(Provenance) if one.name in plain}
-        return Provenance(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        given: dict[str, Any] = {one.name: plain[one.name] for one in fields(Provenance) if one.name in plain}
+        return Provenance(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
 
     @property
     def emulated(self) -> bool:

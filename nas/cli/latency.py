@@ -333,7 +333,7 @@ def naming(error: Exception, text: str, options: "Mapping[str, Any]") -> str:
 def typed(given: "Mapping[str, Any]") -> list[str]:
     """Those options that change an architecture and were given, as they are typed."""
     default = {"width_multiplier": 1.0}
-    return [f"--{name.replace('_', '-')} {value:g}" for name, value in given.items() if value != default.get(name)]
+    return [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value != default.get(name)]
 
 
 def _loaded(text: str, options: dict[str, Any]) -> "list[Architecture]":
