@@ -65,8 +65,11 @@ class Provenance:
         missing = [one.name for one in fields(Provenance) if one.name not in plain and one.default is MISSING]
         if missing:
             raise ModelError(f"the description of the device lacks {', '.join(missing)}: measure again")
-        given: dict[str, Any] = {one.name: plain[one.name] for one in fields(Provenance) if one.name in plain}
-        return Provenance(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})
+        given = {one.name: plain[one.name] for one in fields(Provenance) if one.name in plain}
+        found: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+        }
+        return Provenance(**found)
 
     @property
     def emulated(self) -> bool:
