@@ -18,7 +18,7 @@ from latency.layout import nchwc_block, probe_model
 from latency.lock import DeviceLock
 from latency.provenance import Provenance
 from latency.settings import Effort, RuntimeSettings
-from latency.timing import Slice, Timing, quiet_probe
+from latency.timing import Slice, Timing, now, quiet_probe
 
 LACKING_OP = re.compile(
     r"([\w.:]+)\(-?\d+\) is not a registered function/op|No Op registered for ([\w.:]+)"
@@ -78,7 +78,8 @@ class Device(Protocol):
         """Times several ONNX models, interleaved, so that they can be compared with each other.
 
         Args:
-            models: serialised ONNX models; inputs are made up from their types and shapes.
+            models: serialised ONNX models; inputs are made up from their types and shapes, in which an open dimension is 1
+                (`latency.foreign` puts sizes in their place).
             settings: how they are run.
             effort: how long they are measured.
             on_slice: called with a model's position and a slice of it as soon as it was taken.
@@ -90,7 +91,7 @@ class Device(Protocol):
         """
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
-        """Peak resident bytes of loading and running a model, the runtime's own part included; None where unknown."""
+        """Peak resident bytes of loading and running a model, above a process with the runtime alone; None where unknown."""
 
     def profile(self, model: bytes, *, settings: RuntimeSettings, runs: int = ...) -> tuple[OpTime, ...]:
         """Time of each executed node in the order of execution, for people: inflated, no basis to fit on."""
@@ -163,6 +164,7 @@ class RunnerDevice(ABC):
     ) -> list[Timing]:
         taken: list[list[Slice]] = [[] for _ in models]
         load: float | None = None
+        date, cores = now(), set[int]()
         process = passes = failures = 0
         with self.reserve("measuring"):
             while pending := [
@@ -185,6 +187,8 @@ class RunnerDevice(ABC):
                                 taken[index].append(Slice(tuple(event["ns"]), event["probe_ns"], process, interrupted))
                                 if on_slice is not None:
                                     on_slice(index, taken[index][-1])
+                            elif event["event"] == "started":
+                                cores.update(event["cores"] or ())
                             elif event["event"] == "end":
                                 load = max(
                                     (value for value in (load, event["load"]) if value is not None), default=None
@@ -198,7 +202,7 @@ class RunnerDevice(ABC):
                     failures += 1
                     self._recover(failures, cut)
                 process += 1
-        return timings_of(taken, effort, load)
+        return timings_of(taken, effort, load, date=date, cores=tuple(sorted(cores)) or None)
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:
         peak: int | None = self._ask({"mode": "memory", "settings": settings.as_json()}, {"0.onnx": model})[
@@ -285,11 +289,18 @@ def settled(timing: Timing, effort: Effort) -> bool:
     return _settled(timing, done, effort)
 
 
-def timings_of(taken: Sequence[Sequence[Slice]], effort: Effort, load: float | None = None) -> list[Timing]:
+def timings_of(
+    taken: Sequence[Sequence[Slice]],
+    effort: Effort,
+    load: float | None = None,
+    *,
+    date: str | None = None,
+    cores: tuple[int, ...] | None = None,
+) -> list[Timing]:
     """What the slices say of each network measured side by side; slices while the device was slower do not count."""
     probes = [part.probe_ns for slices in taken for part in slices]
     quiet_ns = min((one for one in (effort.quiet_ns, quiet_probe(probes) if probes else None) if one), default=None)
-    return [Timing(tuple(slices), effort.tolerance, load, quiet_ns) for slices in taken]
+    return [Timing(tuple(slices), effort.tolerance, load, quiet_ns, date, cores) for slices in taken]
 
 
 def _settled(timing: Timing, processes: int, effort: Effort) -> bool:

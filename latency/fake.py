@@ -28,6 +28,7 @@ MAC_NS = 0.03  # of every multiply-accumulate
 DEPTHWISE_MAC_NS = 0.1
 VALUE_NS = 0.2  # of every number written
 PROBE_NS = 20_000
+DATE = "2026-01-01T00:00:00+00:00"
 RUNS_IN_A_SLICE = 3
 
 
@@ -86,7 +87,7 @@ class FakeDevice:
                 slices.append(Slice(tuple(round(ns * (1 + part)) for part in late), PROBE_NS, number // effort.slices))
                 if on_slice is not None:
                     on_slice(index, slices[-1])
-            timings.append(Timing(tuple(slices), effort.tolerance, 0.0))
+            timings.append(Timing(tuple(slices), effort.tolerance, 0.0, date=DATE, cores=(0,)))
         return timings
 
     def memory(self, model: bytes, *, settings: RuntimeSettings) -> int | None:

@@ -4,6 +4,7 @@ import contextlib
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 
@@ -15,9 +16,20 @@ from latency.shell import how_it_ended, read_lines
 HOST = "host"  # name of this machine's lock, whatever the target is called
 
 
+class _Here(threading.local):
+    """What this thread computes already."""
+
+    give_way: Callable[[], None] | None = None
+
+
+_here = _Here()
+
+
 @contextlib.contextmanager
 def computing(purpose: str, *, on_wait: Callable[[str], None] | None = None) -> Iterator[Callable[[], None]]:
     """Computes on this machine in turns with measuring on it, so that neither tells lies about the other's speed.
+
+    What is computed inside of something that does so already is a part of it.
 
     Args:
         purpose: what is computed, shown to those that wait.
@@ -27,12 +39,19 @@ def computing(purpose: str, *, on_wait: Callable[[str], None] | None = None) -> 
         A function to call between two steps: whoever wants to measure does so before that call returns. Where the lock's file
         cannot be made nobody can measure either, and it does nothing.
     """
+    if _here.give_way is not None:
+        yield _here.give_way
+        return
     with contextlib.ExitStack() as stack:
         try:
             give_way = stack.enter_context(DeviceLock(HOST).shared(purpose, on_wait=on_wait))
         except DeviceError:
             give_way = _nothing
-        yield give_way
+        _here.give_way = give_way
+        try:
+            yield give_way
+        finally:
+            _here.give_way = None
 
 
 def _nothing() -> None:

@@ -1,7 +1,8 @@
 """Several phones of one kind as one device: each use takes one that is free, and another one where that fails."""
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -19,6 +20,8 @@ from latency.settings import Effort, RuntimeSettings
 from latency.timing import Timing
 
 Result = TypeVar("Result")
+
+AGAIN_S = 300.0  # after which a phone that could not be used is tried again
 
 
 def phones(name: str, address: AdbAddress, *, option: str | None = None) -> Device:
@@ -52,7 +55,7 @@ class PhonePool:
         self._members = members
         self._current: Phone | None = None
         self._held = contextlib.ExitStack()
-        self._lost: set[str] = set()
+        self._lost: dict[str, float] = {}  # by serial number, when
         self._purpose = ""
         self._on_wait: Callable[[str], None] | None = None
         self._provenance: Provenance | None = None
@@ -82,7 +85,7 @@ class PhonePool:
                 except DeviceBusy:
                     pass
                 except DeviceUnavailable:
-                    self._lost.add(phone.shell.serial)
+                    self._lost[phone.shell.serial] = time.monotonic()
         assert self._provenance is not None
         return self._provenance
 
@@ -137,18 +140,20 @@ class PhonePool:
     def _on_one(self, purpose: str, work: Callable[[Phone], Result]) -> Result:
         """Does something on the phone that is held; where that cannot be used any more, on another."""
         with self.reserve(purpose):
+            failed: set[str] = set()
             while True:
                 assert self._current is not None
                 try:
                     self._must_be_alike(self._current)
                     return work(self._current)
                 except DeviceUnavailable:
-                    self._lost.add(self._current.shell.serial)
-                    if len(self._lost) >= len(self.members):
+                    failed.add(self._current.shell.serial)
+                    self._lost[self._current.shell.serial] = time.monotonic()
+                    if not self._left(failed):
                         self._lost.clear()  # they may be back next time
                         raise
                     self._held.close()
-                    self._take()
+                    self._take(failed)
 
     def _must_be_alike(self, phone: Phone) -> None:
         """Compares a phone with the first that was looked at."""
@@ -161,8 +166,15 @@ class PhonePool:
                     f"and {value!r} on {phone.shell.serial}: make them targets of their own"
                 )
 
-    def _take(self) -> None:
-        left = [phone for phone in self.members if phone.shell.serial not in self._lost]
+    def _left(self, failed: Collection[str]) -> list[Phone]:
+        """Those that were not lost within the last minutes, and are not among those that failed just now."""
+        now = time.monotonic()
+        self._lost = {serial: then for serial, then in self._lost.items() if now - then < AGAIN_S}
+        return [phone for phone in self.members if phone.shell.serial not in (*self._lost, *failed)]
+
+    def _take(self, failed: Collection[str] = ()) -> None:
+        """Takes a phone that is free, or waits for the first."""
+        left = self._left(failed)
         free = [phone for phone in left if phone.holder() is None]
         phone = (free or left or self.members)[0]
         self._held.enter_context(phone.reserve(self._purpose, on_wait=self._on_wait))

@@ -1,10 +1,11 @@
 """Profiling a target: networks are measured on its device, a latency model is fitted, and its error on unseen ones is told."""
 
+import contextlib
 import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from latency.choosing import Queue
 from latency.device import Device, settled, timings_of
-from latency.errors import ModelError
+from latency.errors import DeviceError, ModelError
 from latency.features import measured_as, network_quantities
 from latency.fitting import accuracy, cross_validate, fit
 from latency.kernel_check import check_rules
@@ -23,7 +24,7 @@ from latency.settings import Effort
 from latency.stand_in import stand_in
 from latency.store import model_path
 from latency.target import Target
-from latency.timing import Slice
+from latency.timing import Slice, now
 from latency.uncertainty import Uncertainty
 from searchspace.architecture import Architecture, lower
 from searchspace.errors import NasError
@@ -44,12 +45,20 @@ class Progress:
         wanted: how many there shall be, None where only the time is limited.
         seconds: since this run began.
         limit_s: of this run, None where only the number is limited.
+        begun: further networks that the slices so far of those at hand amount to, as far as can be told before they settle.
     """
 
     networks: int
     wanted: int | None
     seconds: float
     limit_s: float | None
+    begun: float = 0.0
+
+    @property
+    def done(self) -> int:
+        """Networks measured, with what those at hand amount to; not more than are wanted."""
+        done = int(self.networks + self.begun)
+        return done if self.wanted is None else min(done, self.wanted)
 
 
 def profile_target(
@@ -64,10 +73,12 @@ def profile_target(
     folder: Path | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     on_wait: Callable[[str], None] | None = None,
+    on_saved: Callable[[LatencyModel], None] | None = None,
 ) -> LatencyModel:
     """Measures networks on a target's device, fits its latency model to all that were ever measured there, and saves it.
 
-    What is measured is appended to a file beside the model at once, so an interrupted run is continued by the next one.
+    What is measured is appended to a file beside the model at once, so an interrupted run is continued by the next one. Where the
+    run ends early, by an interrupt or because of its device, a model is fitted to what there is and saved, if that is enough.
 
     Args:
         target: what to profile.
@@ -80,43 +91,70 @@ def profile_target(
         device: the opened device, if not the target's own.
         effort: how long each network is measured.
         folder: where models lie, if not in `latency.store.models_folder`.
-        on_progress: called after every job.
+        on_progress: called after every slice and every job.
         on_wait: called with who has the device if one must wait for it.
+        on_saved: called with the model that was saved where the run ends early, before the reason is raised.
 
     Raises:
         TargetError: there are no rules for how the target's runtime fuses.
-        ModelError: the runtime fuses otherwise than the rules say, or fewer than `FEWEST` measurements are stable.
+        ModelError: the runtime fuses otherwise than the rules say, fewer than `FEWEST` measurements are stable, or fewer networks
+            are asked for.
         DeviceError: the device failed; what was measured before is kept.
     """
     target.require_modelled()
+    if networks is not None and networks < FEWEST:
+        raise ModelError(
+            f"networks must be at least {FEWEST}, as fewer measurements make no latency model, got {networks}"
+        )
     device = device or target.open()
     with device.reserve(f"profiling {target.name}", on_wait=on_wait):
         provenance = device.describe()
         path = model_path(target.name, provenance, target.settings, folder=folder)
         log = path.with_suffix(".jsonl")
-        measured = _by_fingerprint(log)
+        measured = before = _by_fingerprint(log)
         begin = time.monotonic()
         known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
         block, precision = provenance.nchwc_block, target.settings.precision
         queue = Queue(_unseen(architectures, known), in_order=in_order, nchwc_block=block, precision=precision)
         repeated: set[str] = set()
-        while limit_s is None or time.monotonic() - begin < limit_s:
-            room = JOB if networks is None else min(JOB, networks - len(measured))
-            job = queue.take(room, [(one.architecture, one.ms) for one in measured.values()]) if room > 0 else []
-            if not job:  # what did not settle has another chance: a slow phase of the device passes
-                job = [one.architecture for one in measured.values() if not one.trusted]
-                job = [one for one in job if one.fingerprint not in repeated][:JOB]
-                repeated.update(one.fingerprint for one in job)
-            if not job:
-                break
-            of_this_device = replace(effort, quiet_ns=_quiet_ns(measured.values()))
-            for one in _measure(device, job, target=target, provenance=provenance, effort=of_this_device):
-                _append(log, one)
-            measured = _by_fingerprint(log)
+
+        def tell(begun: float) -> None:
             if on_progress is not None:
-                on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s))
-        model = fit_model(target, provenance, tuple(measured.values()))
-        model.save(path)
+                on_progress(Progress(len(measured), networks, time.monotonic() - begin, limit_s, begun))
+
+        try:
+            while limit_s is None or time.monotonic() - begin < limit_s:
+                room = JOB if networks is None else min(JOB, networks - len(measured))
+                job = queue.take(room, [(one.architecture, one.ms) for one in measured.values()]) if room > 0 else []
+                if not job:  # what did not settle has another chance: a slow phase of the device passes
+                    job = [one.architecture for one in measured.values() if not one.trusted]
+                    job = [one for one in job if one.fingerprint not in repeated][:JOB]
+                    repeated.update(one.fingerprint for one in job)
+                if not job:
+                    break
+                of_this_device = replace(effort, quiet_ns=_quiet_ns(measured.values()))
+                found = _measure(
+                    device, job, target=target, provenance=provenance, effort=of_this_device, on_share=tell
+                )
+                for one in found:
+                    _append(log, one)
+                measured = _by_fingerprint(log)
+                tell(0.0)
+        except (KeyboardInterrupt, DeviceError):
+            measured = _by_fingerprint(log)
+            if measured != before:
+                with contextlib.suppress(NasError):  # too few, or no place: the reason to end is what matters
+                    model = _fitted(target, provenance, measured, path)
+                    if on_saved is not None:
+                        on_saved(model)
+            raise
+        return _fitted(target, provenance, measured, path)
+
+
+def _fitted(target: Target, provenance: Provenance, measured: Mapping[str, Measurement], path: Path) -> LatencyModel:
+    """The model of what was measured, saved."""
+    model = fit_model(target, provenance, tuple(measured.values()))
+    model.save(path)
     return model
 
 
@@ -144,7 +182,7 @@ def fit_model(target: Target, provenance: Provenance, measurements: tuple[Measur
     return LatencyModel(
         target=target.name,
         settings=target.settings,
-        provenance=provenance,
+        provenance=provenance.measured(one.timing for one in measurements),
         weights=weights,
         measured=frozenset(name for name, count in kinds.items() if count >= FEWEST_OF_A_KIND),
         uncertainty=Uncertainty.judge(rows, ms.tolist(), weights, unseen),
@@ -211,9 +249,18 @@ def _append(log: Path, measurement: Measurement) -> None:
 
 
 def _measure(
-    device: Device, job: list[Architecture], *, target: Target, provenance: Provenance, effort: Effort
+    device: Device,
+    job: list[Architecture],
+    *,
+    target: Target,
+    provenance: Provenance,
+    effort: Effort,
+    on_share: Callable[[float], None],
 ) -> Iterator[Measurement]:
-    """Measures some networks side by side; the first one's kernels are compared with what the runtime makes of it."""
+    """Measures some networks side by side; the first one's kernels are compared with what the runtime makes of it.
+
+    `on_share` hears with each slice how many networks those so far amount to, if all settle as soon as they may.
+    """
     graphs = [lower(architecture) for architecture in job]
     precision = target.settings.precision
     models = [stand_in(graph, precision) for graph in graphs]
@@ -224,6 +271,11 @@ def _measure(
             f"say, so it cannot be fitted: {'; '.join(found[:3])}"
         )
     taken: list[list[Slice]] = [[] for _ in job]
+    date = now()
+
+    def keep(index: int, part: Slice) -> None:
+        taken[index].append(part)
+        on_share(sum(min(1.0, len(slices) / (effort.processes * effort.slices)) for slices in taken))
 
     def restart() -> None:
         for slices in taken:
@@ -234,11 +286,11 @@ def _measure(
             models,
             settings=target.settings,
             effort=effort,
-            on_slice=lambda index, part: taken[index].append(part),
+            on_slice=keep,
             on_restart=restart,
         )
     except BaseException:  # also an interrupt: what is finished is kept, whyever the rest is not
-        for architecture, timing in zip(job, timings_of(taken, effort), strict=True):
+        for architecture, timing in zip(job, timings_of(taken, effort, date=date), strict=True):
             if settled(timing, effort):
                 yield Measurement(architecture, timing)
         raise

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from latency import adb
-from latency.errors import DeviceError, LatencyError
+from latency.errors import DeviceError, LatencyError, ModelError
 from latency.lock import unless_taken
 from latency.phone import Phone
 from latency.pool import PhonePool
@@ -69,7 +69,14 @@ def readiness(target: Target, *, folder: Path | None = None) -> Readiness:
                 phones = device.members if isinstance(device, PhonePool) else (device,)
                 if len(phones) == 1 and isinstance(phones[0], Phone):
                     found.append(str(phones[0].state()))
-        model = load_predictor(target, folder=folder)
+        try:
+            model = load_predictor(target, folder=folder)
+        except ModelError as reason:
+            if target.basis == "published":
+                raise
+            raise ModelError(
+                f"{reason} (`nas search` and `nas netadapt` profile it on first use by themselves)"
+            ) from None
         if isinstance(model, PublishedModel):
             found.append(model.remark)
         else:

@@ -13,6 +13,9 @@ from latency.model import LatencyModel
 from searchspace.blocks import Block, Head
 from searchspace.errors import ArchitectureError
 from searchspace.graph import Norm, Shape
+from searchspace.options import Place
+from searchspace.sampling import Ask, RandomSuggest, Suggest, every
+from searchspace.space import Space, Stage
 
 State = tuple[Shape, Entry]
 Choice = tuple[Block, ...]
@@ -26,12 +29,14 @@ class BlockTable:
     an array of milliseconds and one of next states, by state and choice; where a choice does not fit a state there is infinity.
 
     Attributes:
+        slots: per slot its choices, each a tuple of blocks.
         ms: per slot (states, choices) milliseconds; as imaginary part the bytes of weights, so that one look-up finds both.
         leaves: per slot (states, choices) the state that follows.
         end_ms: (states,) the same of the head and of any network, by the last state.
         memory_ms: milliseconds for each byte of weights beyond a size, with the size.
     """
 
+    slots: tuple[tuple[Choice, ...], ...]
     ms: tuple[NDArray[np.complex128], ...]
     leaves: tuple[NDArray[np.intp], ...]
     end_ms: NDArray[np.complex128]
@@ -82,7 +87,8 @@ class BlockTable:
             for left, entry in states
         ]
         memory_ms = tuple((model.weights.get(f"memory:beyond {name}", 0.0), size) for name, size in CACHES.items())
-        return BlockTable(tuple(all_ms), tuple(all_leaves), np.array(end), memory_ms)
+        kept = tuple(map(tuple, slots))
+        return BlockTable(kept, tuple(all_ms), tuple(all_leaves), np.array(end), memory_ms)
 
     def lookup_ms(self, choices: NDArray[np.integer]) -> NDArray[np.float64]:
         """Milliseconds of many networks.
@@ -105,6 +111,41 @@ class BlockTable:
             if ms_per_byte:
                 found += ms_per_byte * np.maximum(total.imag - size, 0.0)
         return found
+
+
+def tabulate(model: LatencyModel, space: Space) -> BlockTable:
+    """A table of the networks of a space that have all its layers at its largest widths, with every choice of blocks.
+
+    Each stage has the first of its activations, and all networks have one head.
+
+    Args:
+        model: the latency model.
+        space: adapted to the data, of one resolution.
+
+    Returns:
+        The table, whose `slots` say which blocks a choice is: one slot a layer.
+
+    Raises:
+        ArchitectureError: the space has several resolutions.
+        UnmeasuredKernel: a choice needs a kind of kernel that was never measured.
+    """
+    if len(space.resolution) != 1:
+        raise ArchitectureError(f"a table is of one resolution, the space has {', '.join(map(str, space.resolution))}")
+    slots: list[list[Choice]] = []
+    cin = space.channels
+    for stage, stride in zip(space.stages, space.strides(space.resolution[0]), strict=True):
+        for index in range(stage.depth[-1]):
+            place = Place(cin, stage.width[-1], 1 if index else stride, stage.activation[0])
+
+            def draw(suggest: Suggest, stage: Stage = stage, place: Place = place, first: bool = index == 0) -> Choice:
+                return stage.sample_block(Ask(suggest), place, first=first)
+
+            slots.append(list(dict.fromkeys(every(draw))))
+            cin = stage.width[-1]
+    sample = space.sample(RandomSuggest(0))
+    return BlockTable.build(
+        model, slots, shape=sample.input_shape, head=sample.head, classes=space.classes, norm=sample.norm
+    )
 
 
 def _walk(model: LatencyModel, state: State, choice: Choice, norm: Norm | None) -> tuple[complex, State]:

@@ -193,10 +193,10 @@ def _device(plain: object, where: str) -> tuple[str, Address | None]:
             raise TargetError(f"{where}: the key 'address' must name the device, got {device.get('address')!r}")
         return kind, SshAddress(port=port, **texts)
     if kind == "adb":
-        serial = _value(device, "serial", (str, list), where, default=[])
-        serials = [serial] if isinstance(serial, str) else serial
-        if not all(isinstance(one, str) and one for one in serials):
-            raise TargetError(f"{where}: serial must be one or several in quotes, got {serial!r}")
+        serial = device.get("serial", [])
+        serials = serial if isinstance(serial, list) else [serial]
+        if not all(isinstance(one, str) and one for one in serials):  # a number has lost zeros in front, perhaps more
+            raise TargetError(f"{where}: serial must be text, one or several, got {serial!r}: put it in quotes")
         texts = {key: _value(device, key, str, where) for key in ("model", "folder") if key in device}
         return kind, AdbAddress(serial=tuple(serials), **texts)
     return kind, None

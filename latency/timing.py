@@ -9,6 +9,7 @@ import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -53,12 +54,16 @@ class Timing:
         load: the device's load average (runnable processes) while it was measured, None where unknown.
         quiet_ns: the probe's nanoseconds at the device's full speed, from all that was measured beside it (`quiet_probe`);
             slower slices do not count. None where that is not known: then it is the network's own fastest probe.
+        date: when it was begun, ISO 8601 in UTC; None where unknown, as in files of earlier versions.
+        cores: that the processes were bound to; None where they were not, or that is unknown.
     """
 
     slices: tuple[Slice, ...]
     tolerance: float = 0.02
     load: float | None = None
     quiet_ns: int | None = None
+    date: str | None = None
+    cores: tuple[int, ...] | None = None
 
     @cached_property
     def low_ms(self) -> float:
@@ -149,6 +154,8 @@ class Timing:
             "tolerance": self.tolerance,
             "load": self.load,
             "quiet_ns": self.quiet_ns,
+            "date": self.date,
+            "cores": None if self.cores is None else list(self.cores),
         }
 
     @staticmethod
@@ -172,7 +179,15 @@ class Timing:
                     ends[:-1], ends[1:], plain["probes_ns"], plain["processes"], plain["interrupted"], strict=True
                 )
             )
-            return Timing(slices, plain["tolerance"], plain["load"], plain.get("quiet_ns"))
+            cores = plain.get("cores")
+            return Timing(
+                slices,
+                plain["tolerance"],
+                plain["load"],
+                plain.get("quiet_ns"),
+                date=plain.get("date"),
+                cores=None if cores is None else tuple(cores),
+            )
         except (KeyError, TypeError, ValueError, binascii.Error, zlib.error) as error:
             raise ModelError(f"a stored measurement is damaged ({error}): measure again") from error
 
@@ -195,6 +210,11 @@ class Timing:
     def _columns(self) -> tuple[list[tuple[int, ...]], list[int]]:
         parts = self._quiet or self.slices
         return [part.whole_ns for part in parts], [part.probe_ns for part in parts]
+
+
+def now() -> str:
+    """The present for `Timing.date`: ISO 8601, to the second, in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def quiet_probe(probes: Iterable[int]) -> int:

@@ -177,6 +177,9 @@ def known_or_profiled(
         device=device,
         on_progress=on_progress,
         on_wait=on_wait,
+        on_saved=lambda saved: note(
+            f"a latency model of the {len(saved.measurements)} networks measured so far was saved"
+        ),
     )
 
 

@@ -19,6 +19,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from latency.host import computing
 from nas.data import Augmentation, Batches, Data
 from nas.errors import TrainingError
 from nas.teachers import Teacher
@@ -135,13 +136,15 @@ class _Replica:
         """What the teacher says of so many images from number `start` on, float16, (N, K)."""
         count, answers = len(self.data.train), []
         done = start
-        for batch in self.batches.replica(self.number, start=start, images=images):
-            said = self.teacher.logits(batch, self.data).cpu()
-            answers.append((said - said.amax(1, keepdim=True)).to(torch.float16))
-            done += len(said)
-            if on_progress is not None:
-                what = f"asking the teacher, replica {self.number + 1} of {self.replicas}"
-                on_progress(what, self.number * count + done, self.replicas * count)
+        with computing("asking a teacher") as give_way:
+            for batch in self.batches.replica(self.number, start=start, images=images):
+                give_way()
+                said = self.teacher.logits(batch, self.data).cpu()
+                answers.append((said - said.amax(1, keepdim=True)).to(torch.float16))
+                done += len(said)
+                if on_progress is not None:
+                    what = f"asking the teacher, replica {self.number + 1} of {self.replicas}"
+                    on_progress(what, self.number * count + done, self.replicas * count)
         return torch.cat(answers)
 
 

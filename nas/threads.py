@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from latency.host import computing
 from latency.runner import cpu_facts
 from nas.memory import keep_freed_memory
 from nas.recipe import Recipe
@@ -59,12 +60,13 @@ def fastest_setup(architecture: Architecture, recipe: Recipe, *, threads: int | 
         return setups[0]
     keep_freed_memory()
     best = dict.fromkeys(setups, float("inf"))
-    with torch.random.fork_rng([]):
+    with torch.random.fork_rng([]), computing("looking for the fastest threads") as give_way:
         network = Network(architecture).train()
         images = torch.randn(min(recipe.batch_size, PROBE_IMAGES), *architecture.input_shape)
         try:
             for _ in range(ROUNDS):  # taking turns, so that a passing disturbance meets all
                 for setup in setups:
+                    give_way()
                     torch.set_num_threads(setup.threads)
                     layout = torch.channels_last if setup.channels_last else torch.contiguous_format
                     network.to(memory_format=layout)  # type: ignore[call-overload]

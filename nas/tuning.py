@@ -20,6 +20,7 @@ from pathlib import Path
 
 import torch
 
+from latency.host import computing
 from nas.checkpoint import load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import Diverged, TrainingError
@@ -160,7 +161,8 @@ def _tune(job: Job, data: Data, *, device: str, stop: Callable[[], bool]) -> Sco
         return Score(metrics["accuracy"], metrics["loss"])
     start, few = load_checkpoint(job.start), _thinned(data, job.judge_every)
     if job.recipe is None:
-        judged = evaluate(start.network().to(device), few.validation, few)
+        with computing("judging a network"):
+            judged = evaluate(start.network().to(device), few.validation, few)
         if not math.isfinite(judged.loss):
             return None
         metrics = {"accuracy": judged.accuracy, "loss": judged.loss}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from latency.host import computing
 from nas.data import Batches, Data
 from nas.fidelity import ZeroCost
 from searchspace.architecture import Architecture, lower
@@ -25,20 +26,21 @@ def zero_cost_score(name: ZeroCost, architecture: Architecture, data: Data, *, s
       logarithm (Tanaka et al., arXiv 2006.05467; as a score: Abdelfattah et al., arXiv 2101.08134).
     * ``naswot``: how differently 64 training images switch the activations (Mellor et al., arXiv 2006.04647).
     """
-    began = time.perf_counter()
-    graph = lower(architecture)
-    match name:
-        case "params":
-            value = float(graph.params)
-        case "macs":
-            value = float(graph.macs)
-        case "synflow":
-            value = synflow(architecture, seed=seed)
-        case "naswot":
-            batches = Batches(split=data.train, data=data, batch_size=IMAGES, seed=seed)
-            images, _ = next(batches.stream(start=0, images=IMAGES))
-            value = naswot(architecture, images, seed=seed)
-    return max(value, LEAST), time.perf_counter() - began
+    with computing("scoring a network"):
+        began = time.perf_counter()
+        graph = lower(architecture)
+        match name:
+            case "params":
+                value = float(graph.params)
+            case "macs":
+                value = float(graph.macs)
+            case "synflow":
+                value = synflow(architecture, seed=seed)
+            case "naswot":
+                batches = Batches(split=data.train, data=data, batch_size=IMAGES, seed=seed)
+                images, _ = next(batches.stream(start=0, images=IMAGES))
+                value = naswot(architecture, images, seed=seed)
+        return max(value, LEAST), time.perf_counter() - began
 
 
 def synflow(architecture: Architecture, *, seed: int = 0) -> float:

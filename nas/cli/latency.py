@@ -1,7 +1,9 @@
 """`nas profile` and `nas predict`: latency models, fitted and asked."""
 
 import itertools
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +12,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, WidthMultiplier, networks
+from nas.cli.options import Channels, Classes, Json, Resolution, Seed, Target, Tolerance, WidthMultiplier
+from nas.cli.options import networks as networks_of
 from nas.errors import StudyError
 
 if TYPE_CHECKING:
@@ -35,15 +38,27 @@ def profile(
     resolution: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Pixels a side, for a space that leaves it to the data; by default the target's, or 32."
+            min=1,
+            help="Pixels a side: of --like; or of a space that leaves it to the data, by default the target's, or 32.",
         ),
     ] = None,
     like: Annotated[
         list[str] | None,
         typer.Option(
-            "--like", metavar="ARCH", help="Measure this network, at several resolutions. Repeat it for more."
+            "--like",
+            metavar="ARCH",
+            help="Measure this network, at several resolutions. Repeat it for more.",
+            callback=networks_of,
         ),
     ] = None,
+    width_multiplier: WidthMultiplier = 1.0,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Outputs of a space's networks, by default 10; or of --like.")
+    ] = None,
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Of the input of a space's networks, by default 3; or of --like.")
+    ] = None,
+    tolerance: Tolerance = None,
     check: Annotated[
         bool, typer.Option("--check", help="Only measure a few again: does the model still hold?")
     ] = False,
@@ -57,14 +72,22 @@ def profile(
 
     Example: [bold]nas profile --target host --minutes 5[/]
     """
+    shape = {
+        "width_multiplier": width_multiplier,
+        "resolution": resolution,
+        "classes": classes,
+        "channels": channels,
+    }
+    given = typed(shape)
     if check or recalibrate:
-        if any(option is not None for option in (minutes, networks, space, like)):
+        if any(option is not None for option in (minutes, networks, space, tolerance)) or like or given:
             raise StudyError(
-                "--check and --recalibrate take no --minutes, --networks, --space or --like: they measure a fixed few"
+                "--check and --recalibrate take no --minutes, --networks, --tolerance, --space or --like, nor options about "
+                "networks: they measure a fixed few"
             )
         _renew(target, change_it=recalibrate, json=json)
         return
-    from latency.profiling import Progress, profile_target
+    from latency.profiling import EFFORT, Progress, profile_target
     from latency.samples import resized, varied_architectures
     from latency.target import load_target
     from nas.prediction import NETWORKS, space_architectures
@@ -74,19 +97,27 @@ def profile(
         raise StudyError(f"--minutes must be above 0, got {minutes:g}")
     if like and space is not None:
         raise StudyError("--like and --space both say what to measure: give one of them")
+    if width_multiplier != 1 and not like:
+        raise StudyError("--width-multiplier is of a network: give one by --like")
+    if given and not like and space is None:
+        raise StudyError(
+            f"{' and '.join(given)} must go with --space or --like: the networks that are measured otherwise vary"
+        )
+    effort = EFFORT if tolerance is None else replace(EFFORT, tolerance=accepted(tolerance))
     where = load_target(target)
     where.require_modelled()
     device = where.open()
     in_order: int | None = None
     architectures: Iterator[Architecture]
     if like:
-        architectures = itertools.chain.from_iterable(resized(one) for text in like for one in _loaded(text, {}))
+        named = [one for text in like for one in _loaded(text, shape)]
+        architectures = itertools.chain.from_iterable(map(resized, named))
     elif space is None:
         architectures, in_order = varied_architectures(seed), FIRST
     else:
         in_order = NETWORKS
         side = resolution or where.resolution or RESOLUTION
-        drawn_from = load_space(space).adapt(channels=3, classes=10, resolution=side)
+        drawn_from = load_space(space).adapt(channels=channels or 3, classes=classes or 10, resolution=side)
         with device.reserve("looking at it", on_wait=waiting_for(where.name)):
             device.describe()
         architectures = space_architectures(
@@ -101,11 +132,11 @@ def profile(
         def show(state: Progress) -> None:
             what = f"measuring on {where.name}: {state.networks} networks"
             if state.wanted is not None:
-                bar(what, state.networks, state.wanted)
+                bar(what, state.done, state.wanted)
             elif state.limit_s is not None:
                 bar(what, round(state.seconds), round(state.limit_s))
             else:
-                bar(what, state.networks, None)
+                bar(what, state.done, None)
 
         model = profile_target(
             where,
@@ -114,8 +145,10 @@ def profile(
             limit_s=limit_s,
             in_order=in_order,
             device=device,
+            effort=effort,
             on_progress=show,
             on_wait=waiting_for(where.name),
+            on_saved=told_of_saving,
         )
     _show_profile(model, json=json)
 
@@ -180,6 +213,18 @@ def _renew(name: str, *, change_it: bool, json: bool) -> None:
         stdout.print(f"{target.name}: the latency model holds: {told}")
 
 
+def accepted(tolerance: float) -> float:
+    """The value of ``--tolerance``, if it is one."""
+    if not 0 < tolerance < 1:
+        raise StudyError(f"--tolerance must be above 0 and below 1, as 0.02 for 2 %, got {tolerance:g}")
+    return tolerance
+
+
+def told_of_saving(model: "LatencyModel") -> None:
+    """Says that profiling ended early, but not for nothing."""
+    note(f"a latency model of the {len(model.measurements)} networks measured so far was saved")
+
+
 def waiting_for(name: str) -> "Callable[[str], None]":
     """Says that a device is taken, and by whom."""
     return lambda holder: note(f"waiting for {name}: {holder}")
@@ -207,7 +252,7 @@ def counting(bar: "Bar", what: str) -> "Callable[[int, Slice], None]":
 def predict(
     architectures: Annotated[
         list[str],
-        typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, runs, or .jsonl.", callback=networks),
+        typer.Argument(metavar="ARCH…", help="Names, files, checkpoints, runs, or .jsonl.", callback=networks_of),
     ],
     target: Target = "host",
     explain: Annotated[bool, typer.Option("--explain", help="Milliseconds by block and by kernel.")] = False,
@@ -241,7 +286,7 @@ def predict(
             try:
                 found = model.predict(architecture)
             except UnmeasuredKernel as error:
-                raise UnmeasuredKernel(str(error).replace("--like ARCH", f"--like {text}")) from None
+                raise UnmeasuredKernel(naming(error, text, options)) from None
             row: dict[str, Any] = {
                 "name": architecture.name or text,
                 "fingerprint": architecture.fingerprint,
@@ -280,6 +325,17 @@ def predict(
             stdout.print(f"{escape(row['name'])}: most of it is {first['name']}, {first['ms'] / row['ms']:.0%}")
 
 
+def naming(error: Exception, text: str, options: "Mapping[str, Any]") -> str:
+    """The message of an error, in which the command that mends it names the network as it was given."""
+    return str(error).replace("--like ARCH", " ".join(["--like", shlex.quote(text), *typed(options)]))
+
+
+def typed(given: "Mapping[str, Any]") -> list[str]:
+    """Those options that change an architecture and were given, as they are typed."""
+    default = {"width_multiplier": 1.0}
+    return [f"--{name.replace('_', '-')} {value}" for name, value in given.items() if value != default.get(name)]
+
+
 def _loaded(text: str, options: dict[str, Any]) -> "list[Architecture]":
     """The architecture that is meant, or all of a file of them."""
     from nas.arch import load_architecture
@@ -292,11 +348,8 @@ def _lines(path: str, options: dict[str, Any]) -> "list[Architecture]":
     from searchspace.architecture import Architecture
     from searchspace.errors import ArchitectureError, NasError
 
-    for name, value in options.items():
-        if value not in (None, 1.0):
-            raise ArchitectureError(
-                f"--{name.replace('_', '-')} does not apply to {path}: its architectures are complete"
-            )
+    for option in typed(options):
+        raise ArchitectureError(f"{option} does not apply to {path}: its architectures are complete")
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -1,5 +1,9 @@
 """`nas measure`: networks and ONNX models of any origin, timed on a device side by side."""
 
+import json as plain_json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,16 +12,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from nas.cli.console import app, note, progress_bar, show_json, stdout
-from nas.cli.latency import counting, waiting_for, warn_of_emulation
-from nas.cli.options import Channels, Classes, Json, Resolution, Target, WidthMultiplier, networks
-from nas.errors import ExportError
+from nas.cli.latency import accepted, counting, naming, typed, waiting_for, warn_of_emulation
+from nas.cli.options import Channels, Classes, Json, Resolution, Target, Tolerance, WidthMultiplier, networks
+from nas.errors import StudyError
 
 if TYPE_CHECKING:
     from latency.device import Device
+    from latency.provenance import Provenance
     from latency.settings import Precision
     from latency.target import Target as TargetValue
     from latency.timing import Timing
     from searchspace.architecture import Architecture
+
+LIMIT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Measurable:
+    """A model to measure.
+
+    Attributes:
+        model: serialised ONNX.
+        predicted_ms: by the target's latency model, where that can tell.
+        batch: images that it takes at a time.
+        remarks: what people should know.
+    """
+
+    model: bytes
+    predicted_ms: float | None = None
+    batch: int = 1
+    remarks: tuple[str, ...] = ()
 
 
 @app.command()
@@ -36,9 +60,18 @@ def measure(
     resolution: Resolution = None,
     classes: Classes = None,
     channels: Channels = None,
+    tolerance: Tolerance = None,
+    limit_s: Annotated[
+        float, typer.Option(help="Seconds of device time after which a network is measured no further.")
+    ] = LIMIT_S,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File for the raw measurements with their provenance, JSON.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Measure networks on the device; several are interleaved and compared with the first.
+
+    Sizes that an ONNX model leaves open are filled in by --resolution and --channels, an open batch is 1.
 
     Example: [bold]nas measure mobilenet_v2 mobilenet_v3_large --target host[/]
     """
@@ -53,22 +86,32 @@ def measure(
         "classes": classes,
         "channels": channels,
     }
-    models, predictions = zip(*(_measurable(text, where, options) for text in networks), strict=True)
+    if not 0 < limit_s < math.inf:
+        raise StudyError(f"--limit-s must be above 0, got {limit_s:g}")
+    effort = Effort(processes=3, slices=12, limit_s=limit_s)
+    if tolerance is not None:
+        effort = replace(effort, tolerance=accepted(tolerance))
+    if output is not None and (output.is_dir() or not output.parent.is_dir()):
+        raise StudyError(f"-o {output}: must be a file in a folder that there is")
+    measurables = [_measurable(text, where, options) for text in networks]
+    for remark in (remark for one in measurables for remark in one.remarks):
+        note(remark)
     device = where.open()
-    effort = Effort(processes=3, slices=12, limit_s=20.0)
     with device.reserve("measuring", on_wait=waiting_for(where.name)):
         provenance = device.describe()
         with progress_bar("measuring") as bar:
             timings = device.measure(
-                models, settings=where.settings, effort=effort, on_slice=counting(bar, f"measuring on {where.name}")
+                [one.model for one in measurables],
+                settings=where.settings,
+                effort=effort,
+                on_slice=counting(bar, f"measuring on {where.name}"),
             )
+        if output is not None:
+            _write_samples(output, where, provenance, networks, measurables, timings)
         rows = [
-            {"name": text, **_told(timing, predicted), **_looked_into(device, model, where, ops=ops)}
-            for text, model, timing, predicted in zip(networks, models, timings, predictions, strict=True)
+            {"name": text, **_told(timing, one.predicted_ms), **_looked_into(device, one.model, where, ops=ops)}
+            for text, one, timing in zip(networks, measurables, timings, strict=True)
         ]
-    for text, predicted in zip(networks, predictions, strict=True):
-        if isinstance(predicted, str):
-            note(f"no prediction beside {text}: {predicted}")
     warn_of_emulation(where.name, provenance)
     compared = [compare(timing, timings[0]) for timing in timings]
     ratios = [
@@ -76,32 +119,65 @@ def measure(
         for text, one in zip(networks, compared, strict=True)
     ]
     told = {"target": where.name, "cpu": provenance.cpu, "emulated": provenance.emulated}
+    if output is not None:
+        told["output"] = str(output)
     if json:
         show_json({**told, **rows[0]} if len(rows) == 1 else {**told, "networks": rows, "ratios": ratios})
         return
     _show_measured(f"{where.name}: {provenance.cpu}", rows, ratios)
 
 
-def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> tuple[bytes, float | str | None]:
+def _measurable(text: str, target: "TargetValue", options: dict[str, Any]) -> Measurable:
     """The model to measure, and its predicted milliseconds; why not, where the target's latency model cannot tell them."""
     from latency.errors import LatencyError
+    from latency.foreign import read_foreign
     from latency.store import load_predictor
     from nas.arch import load_architecture
 
+    precision = target.settings.precision
     if text.endswith(".onnx"):
-        try:
-            return Path(text).read_bytes(), None
-        except OSError as error:
-            raise ExportError(f"{text}: an ONNX model is needed, it cannot be read ({error.strerror})") from None
+        foreign = read_foreign(Path(text), resolution=options["resolution"], channels=options["channels"])
+        others = {name: options[name] for name in ("width_multiplier", "classes")}
+        remarks = (*foreign.remarks, *(f"{option} does not apply to {text}" for option in typed(others)))
+        if precision == "int8" and not foreign.quantized:
+            remarks = (
+                *remarks,
+                f"{text} computes in float32 and is measured so, though {target.name} is a target of 8 bits",
+            )
+        return Measurable(foreign.model, batch=foreign.batch, remarks=remarks)
     architecture = load_architecture(text, **options)
-    model = _onnx(architecture, text, target.settings.precision)
+    model = _onnx(architecture, text, precision)
     try:
-        return model, load_predictor(target).predict_ms(architecture)
+        return Measurable(model, load_predictor(target).predict_ms(architecture))
     except LatencyError as reason:
-        return model, str(reason)
+        return Measurable(model, remarks=(f"no prediction beside {text}: {naming(reason, text, options)}",))
 
 
-def _told(timing: "Timing", predicted: float | str | None) -> dict[str, Any]:
+def _write_samples(
+    path: Path,
+    target: "TargetValue",
+    provenance: "Provenance",
+    names: Sequence[str],
+    measurables: Sequence[Measurable],
+    timings: "Sequence[Timing]",
+) -> None:
+    """Writes every run's nanoseconds, and where and how they were measured; `latency.timing.Timing.from_json` reads a timing."""
+    from searchspace.files import write_atomically
+
+    told = provenance.measured(timings).as_json()
+    content = {
+        "target": target.name,
+        "settings": target.settings.as_json(),
+        "provenance": {key: value for key, value in told.items() if key != "batch"},  # each network has its own
+        "networks": [
+            {"name": name, "batch": one.batch, "timing": timing.as_json()}
+            for name, one, timing in zip(names, measurables, timings, strict=True)
+        ],
+    }
+    write_atomically(path, plain_json.dumps(content, indent=1).encode())
+
+
+def _told(timing: "Timing", predicted_ms: float | None) -> dict[str, Any]:
     return {
         "median_ms": timing.median_ms,
         "low_ms": timing.low_ms,
@@ -110,7 +186,7 @@ def _told(timing: "Timing", predicted: float | str | None) -> dict[str, Any]:
         "runs": timing.runs,
         "stable": timing.stable,
         "half_difference": timing.half_difference,
-        "predicted_ms": predicted if isinstance(predicted, float) else None,
+        "predicted_ms": predicted_ms,
     }
 
 
@@ -133,7 +209,7 @@ def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[st
             f"{row['p90_ms']:.4g}",
             "–" if row["predicted_ms"] is None else f"{row['predicted_ms']:.4g}",
             "–" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 2**20:.0f}",
-            f"{'yes' if row['stable'] else 'NO'}, ±{row['half_difference']:.1%}",
+            _settled(row),
         )
     stdout.print(table)
     for ratio in ratios[1:]:
@@ -149,6 +225,12 @@ def _show_measured(target: str, rows: list[dict[str, Any]], ratios: list[dict[st
             for node in row["ops"]:
                 nodes.add_row(escape(node["name"]), node["op"], f"{node['ms']:.4f}", f"{node['ms'] / total:.1%}")
             stdout.print(nodes)
+
+
+def _settled(row: dict[str, Any]) -> str:
+    if row["half_difference"] == math.inf:
+        return "NO, hardly ever undisturbed at full speed"
+    return f"{'yes' if row['stable'] else 'NO'}, ±{row['half_difference']:.1%}"
 
 
 def _onnx(architecture: "Architecture", source: str, precision: "Precision") -> bytes:

@@ -17,9 +17,9 @@ def network(value: Given) -> Given:
     return type(value)(network_of(Path(value)))
 
 
-def networks(values: list[str]) -> list[str]:
+def networks(values: list[str] | None) -> list[str]:
     """The same for each of several."""
-    return [network(value) for value in values]
+    return [network(value) for value in values or ()]
 
 
 def name_of(given: str | Path) -> str:
@@ -58,6 +58,12 @@ Resolution = Annotated[
 ]
 Classes = Annotated[int | None, typer.Option("--classes", min=1, help="Outputs; by default as ARCH says.")]
 Channels = Annotated[int | None, typer.Option("--channels", min=1, help="Of the input; by default as ARCH says.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        "--tolerance", help="Up to which two halves of a measurement agree, relative to the smaller; by default 0.02."
+    ),
+]
 Teacher = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,7 @@
 """What every device must do. A test class for a device inherits from `DeviceConformance` and gives it a `device` fixture."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import onnx
@@ -48,6 +49,15 @@ class DeviceConformance:
         effort = replace(QUICK, processes=2, limit_s=self.limit_s)
         [timing] = device.measure([small_model()], settings=SETTINGS, effort=effort)
         assert {part.process for part in timing.slices} >= {0, 1}  # more where the device was disturbed
+
+    def test_a_timing_says_when_it_was_taken_and_on_which_cores(self, device):
+        [timing] = device.measure([small_model()], settings=SETTINGS, effort=QUICK)
+        assert datetime.fromisoformat(timing.date) <= datetime.now(UTC)
+        assert timing.cores is None or len(timing.cores) == SETTINGS.threads
+        provenance = device.describe().measured([timing])
+        assert (provenance.date, provenance.bound, provenance.batch) == (timing.date, timing.cores, 1)
+        kept = Provenance.from_json(provenance.as_json())
+        assert (kept.date, kept.bound) == (provenance.date, provenance.bound)
 
     def test_measuring_nothing_gives_nothing(self, device):
         assert device.measure([], settings=SETTINGS, effort=QUICK) == []

@@ -1,5 +1,7 @@
 """Small ONNX models for tests of measuring."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
@@ -35,3 +37,22 @@ def unknown_op_model() -> bytes:
     value = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Imaginary", ["x"], ["y"])], "unknown", value[:1], value[1:])
     return helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+
+
+def with_input_sizes(model: bytes, sizes: Sequence[int | str | None]) -> bytes:
+    """The model with another shape of its first input; a text is the name of an open size, None an open one without.
+
+    An open batch is open in the output as well.
+    """
+    changed = onnx.load_from_string(model)
+    shape = changed.graph.input[0].type.tensor_type.shape
+    del shape.dim[:]
+    for size in sizes:
+        dim = shape.dim.add()
+        if isinstance(size, str):
+            dim.dim_param = size
+        elif size is not None:
+            dim.dim_value = size
+    if isinstance(sizes[0], str):
+        changed.graph.output[0].type.tensor_type.shape.dim[0].dim_param = sizes[0]
+    return changed.SerializeToString()

@@ -12,7 +12,7 @@ from onnx import helper
 
 from latency.device import Device
 from latency.errors import DeviceError
-from latency.host import HostDevice
+from latency.host import HostDevice, computing
 from latency.settings import Effort, RuntimeSettings
 from tests.latency.device_conformance import QUICK, SETTINGS, DeviceConformance
 from tests.latency.models import small_model
@@ -138,3 +138,14 @@ def test_what_the_runtime_lacks_is_said_in_one_line(model, message):
     with pytest.raises(DeviceError, match=message) as caught:
         HostDevice().optimize(model, settings=SETTINGS)
     assert "\n" not in str(caught.value)
+
+
+def test_what_is_computed_inside_of_a_computation_is_a_part_of_it():
+    """Another turn of its own could never come while somebody waits to measure: that one waits for the outer to end."""
+    with computing("training") as outer:
+        with computing("asking a teacher", on_wait=pytest.fail) as inner:
+            assert inner is outer
+        with computing("judging", on_wait=pytest.fail) as inner:
+            assert inner is outer
+    with computing("training") as another:
+        assert another is not outer

@@ -12,11 +12,14 @@ from latency.features import measured_as, weight_bytes
 from latency.model import FORMAT, LatencyModel
 from latency.planning import kernels
 from latency.samples import varied_architectures
-from latency.table import BlockTable
+from latency.table import BlockTable, tabulate
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import UIB, ClassicHead, Conv, Fire, MultiQueryAttention, NinHead, Pool
+from searchspace.errors import ArchitectureError
 from searchspace.graph import Norm, Shape
 from searchspace.onnx_graph import random_weights, to_onnx
+from searchspace.sampling import RandomSuggest
+from searchspace.space import load_space
 from tests.latency.profiled import fake_model
 
 
@@ -204,3 +207,27 @@ def test_the_device_s_block_decides_which_kernels_are_costed(model):
     plain = dataclasses.replace(model, provenance=dataclasses.replace(model.provenance, nchwc_block=1))
     assert plain.predict_ms(architecture) != model.predict_ms(architecture)
     assert model.provenance == FakeDevice().describe()
+
+
+def test_a_space_is_tabulated_with_all_its_choices(model):
+    class Everything(frozenset):
+        def __contains__(self, name):
+            return True
+
+    space = load_space("default").adapt(channels=3, classes=10, resolution=32)
+    model = dataclasses.replace(model, measured=Everything())
+    table = tabulate(model, space)
+    assert len(table.slots) == sum(stage.depth[-1] for stage in space.stages)
+    source = np.random.default_rng(0)
+    picks = np.stack([source.integers(0, len(choices), 50) for choices in table.slots], axis=1)
+    head = space.sample(RandomSuggest(0)).head
+    for picked, ms in zip(picks, table.lookup_ms(picks), strict=True):
+        blocks = sum((choices[one] for choices, one in zip(table.slots, picked, strict=True)), ())
+        architecture = Architecture(blocks, head, 32, 3, 10, Norm())
+        assert ms == pytest.approx(model.predict_ms(architecture))
+
+
+def test_a_table_is_of_one_resolution(model):
+    space = dataclasses.replace(load_space("default"), resolution=(32, 64))
+    with pytest.raises(ArchitectureError, match="a table is of one resolution, the space has 32, 64"):
+        tabulate(model, space)

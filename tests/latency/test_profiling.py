@@ -61,6 +61,63 @@ def test_an_interrupted_profile_is_continued(tmp_path):
     assert model == profile(tmp_path / "at-once", CountingDevice(), 40)
 
 
+@pytest.mark.parametrize("reason", [DeviceUnreachable, KeyboardInterrupt])
+def test_what_was_measured_before_the_end_makes_a_model(tmp_path, reason):
+    class Ending(CountingDevice):
+        def measure(self, models, **options):
+            if self.measured == self.lasts:
+                raise reason("fake: the end")
+            return super().measure(models, **options)
+
+    saved = []
+    with pytest.raises(reason):
+        profile(tmp_path, Ending(lasts=2 * JOB), 40, on_saved=saved.append)
+    [path] = tmp_path.glob("*.json")
+    assert [LatencyModel.load(path)] == saved
+    assert len(saved[0].measurements) == 2 * JOB
+    path.unlink()
+    with pytest.raises(reason):  # nothing new is no reason to fit again
+        profile(tmp_path, Ending(lasts=0), 40, on_saved=saved.append)
+    assert len(saved) == 1
+    assert not path.exists()
+
+
+def test_fewer_networks_than_make_a_model_are_refused_at_once(tmp_path):
+    device = object()  # has nothing that a device has
+    with pytest.raises(ModelError, match=r"networks must be at least 12, .*, got 5"):
+        profile(tmp_path, device, 5)
+
+
+def test_a_model_keeps_when_and_on_which_cores_it_was_measured(tmp_path):
+    class Later(FakeDevice):
+        """A day later with every job, on the other core."""
+
+        jobs = 0
+
+        def measure(self, models, **options):
+            self.jobs += 1
+            date = f"2026-01-0{4 - self.jobs}T00:00:00+00:00"
+            return [
+                dataclasses.replace(one, date=date, cores=(self.jobs,)) for one in super().measure(models, **options)
+            ]
+
+    found = profile(tmp_path, Later(), 2 * JOB).provenance
+    assert (found.date, found.bound, found.batch) == ("2026-01-02T00:00:00+00:00", (1, 2), 1)
+    [path] = tmp_path.glob("*.json")
+    kept = LatencyModel.load(path)
+    assert kept.provenance.as_json() == found.as_json()
+    plain = json.loads(path.read_text())
+    for key in ("date", "bound", "batch"):
+        del plain["provenance"][key]
+    for one in plain["measurements"]:
+        del one["timing"]["date"], one["timing"]["cores"]
+    path.write_text(json.dumps(plain))  # as an earlier version wrote it
+    old = LatencyModel.load(path)
+    assert (old.provenance.date, old.provenance.bound, old.provenance.batch) == (None, None, 1)
+    assert old.measurements[0].timing.date is None
+    assert old.weights == kept.weights
+
+
 class LeavingDevice(FakeDevice):
     """Goes away in the middle of a job, when all but one of its networks have all of their slices."""
 
@@ -190,7 +247,11 @@ def test_time_and_finite_networks_end_it_too(tmp_path):
     device = CountingDevice()
     source = itertools.islice(varied_architectures(0), 20)
     profile_target(HOST, source, limit_s=60, device=device, effort=QUICK, folder=tmp_path, on_progress=seen.append)
-    assert [progress.networks for progress in seen] == [12, 20]
+    after_jobs = [progress for progress in seen if progress.begun == 0]
+    assert [progress.networks for progress in after_jobs] == [12, 20]
+    done = [progress.done for progress in seen]
+    assert sorted(done) == done
+    assert set(done) == set(range(21)), "every network moves the bar"
     profile_target(HOST, varied_architectures(0), limit_s=0.0, device=device, effort=QUICK, folder=tmp_path)
     assert device.measured == 20
 

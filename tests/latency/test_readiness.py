@@ -34,6 +34,12 @@ def test_a_device_in_use_is_said_to_be_and_not_waited_for(board):
     assert "profiling board" in found.reason
 
 
+def test_a_host_without_a_model_is_said_to_be_profiled_on_first_use(tmp_path):
+    found = readiness(load_target("host"), folder=tmp_path)
+    assert not found.ready
+    assert "run `nas profile --target host` (`nas search` and `nas netadapt` profile it on first use" in found.reason
+
+
 def test_profiling_says_whom_it_waits_for_before_it_asks_the_device_anything(board):
     with DeviceLock("ssh board.invalid").held("searching"), pytest.raises(DeviceBusy, match=r"process \d+, searching"):
         profile_target(board, [], on_wait=unless_taken("board"))

@@ -71,6 +71,11 @@ def test_a_file_says_everything(tmp_path: Path):
         (HOST + "budget_ms: fast\n", "budget_ms must be int or float, got 'fast'"),
         ("name: 2024-13-01\n", "not JSON or YAML: month must be in 1..12"),
         ("name: 2024-12-01\n", "name must be str, got datetime.date(2024, 12, 1)"),
+        (
+            "name: a\ndevice: {kind: adb, serial: 12345678}\n",
+            "serial must be text, one or several, got 12345678: put it in quotes",
+        ),
+        ("name: a\ndevice: {kind: adb, serial: [a, 007]}\n", "got ['a', 7]: put it in quotes"),
         ("name: my board\n", "name must be of letters, digits, '.', '_' and '-', as it names files; got 'my board'"),
         ("name: ../board\n", "got '../board'"),
         ("name: ''\n", "got ''"),

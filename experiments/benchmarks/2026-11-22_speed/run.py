@@ -15,14 +15,13 @@ import numpy as np
 
 from experiments.record import write_record
 from latency.store import load_model
-from latency.table import BlockTable
+from latency.table import tabulate
 from latency.target import load_target
 from searchspace.architecture import lower
 from searchspace.onnx_graph import random_weights, to_onnx
-from searchspace.options import Place
 from searchspace.references import reference
-from searchspace.sampling import Ask, RandomSuggest, every
-from searchspace.space import Space, load_space
+from searchspace.sampling import RandomSuggest
+from searchspace.space import load_space
 
 ROUNDS = 9
 NETWORKS = 5_000
@@ -73,27 +72,6 @@ def main() -> None:
         )
         print(f"{name}: {count / median:,.0f} a second, {1e3 * median / count:.4g} ms each (median of {ROUNDS})")
     write_record(Path(__file__).with_name("result.jsonl"), results)
-
-
-def tabulate(model: Any, space: Space) -> BlockTable:
-    """Slots of the widest, deepest network of the space, each with all its blocks of the stage's largest width."""
-    (resolution,) = space.resolution
-    slots: list[list[Any]] = []
-    cin = space.channels
-    for stage, stride in zip(space.stages, space.strides(resolution), strict=True):
-        for index in range(stage.depth[-1]):
-            place = Place(cin, stage.width[-1], 1 if index else stride, stage.activation[0])
-            drawn = every(
-                lambda suggest, stage=stage, place=place, index=index: stage.sample_block(
-                    Ask(suggest), place, first=index == 0
-                )
-            )
-            slots.append(list(dict.fromkeys(drawn)))
-            cin = stage.width[-1]
-    sample = space.sample(RandomSuggest(0))
-    return BlockTable.build(
-        model, slots, shape=sample.input_shape, head=sample.head, classes=space.classes, norm=sample.norm
-    )
 
 
 if __name__ == "__main__":

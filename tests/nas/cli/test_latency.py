@@ -2,15 +2,19 @@
 
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
-from latency.fake import FakeDevice
+from latency.errors import DeviceUnreachable
+from latency.fake import DATE, FakeDevice
 from latency.model import LatencyModel
-from latency.profiling import write_measurements
+from latency.profiling import JOB, write_measurements
+from latency.provenance import Provenance
 from latency.readiness import Readiness
 from latency.store import model_path
 from latency.timing import Slice, Timing
@@ -19,7 +23,7 @@ from nas.cli.console import fail, note
 from nas.cli.latency import warn_of_emulation
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv
-from tests.latency.models import small_model
+from tests.latency.models import small_model, with_input_sizes
 from tests.latency.profiled import fake_model
 
 
@@ -96,7 +100,15 @@ def test_recalibrating_makes_it_hold(models, monkeypatch, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [("--minutes", "1"), ("--networks", "20"), ("--space", "default"), ("--like", "mobilenet_v2")]
+    "other",
+    [
+        ("--minutes", "1"),
+        ("--networks", "20"),
+        ("--space", "default"),
+        ("--like", "mobilenet_v2"),
+        ("--tolerance", "0.1"),
+        ("--channels", "1"),
+    ],
 )
 def test_a_check_takes_no_options_of_measuring_more(models, monkeypatch, capsys, other) -> None:
     assert nas(monkeypatch, "profile", "--check", *other) == 2
@@ -123,6 +135,75 @@ def test_a_space_is_profiled_at_the_targets_resolution(models, monkeypatch, reso
     assert {one.architecture.resolution for one in LatencyModel.load(path).measurements} == {pixels}
 
 
+def test_a_space_is_profiled_with_the_channels_and_classes_of_the_data(models, monkeypatch) -> None:
+    file = models / "grey.yaml"
+    file.write_text("name: grey\ndevice: {kind: host}\n")
+    command = ("profile", "--target", str(file), "--space", "default", "--networks", "12", "--resolution", "16")
+    assert nas(monkeypatch, *command, "--channels", "1", "--classes", "3") == 0
+    [path] = models.glob("grey-*.json")
+    measured = [one.architecture for one in LatencyModel.load(path).measurements]
+    assert {(one.channels, one.classes, one.resolution) for one in measured} == {(1, 3, 16)}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--resolution", "64"), "--resolution 64 must go with --space or --like"),
+        (("--channels", "1", "--classes", "3"), "--classes 3 and --channels 1 must go with --space or --like"),
+        (("--space", "default", "--width-multiplier", "0.5"), "--width-multiplier is of a network"),
+        (("--networks", "5"), "networks must be at least 12"),
+        (("--tolerance", "2"), "--tolerance must be above 0 and below 1"),
+        (("--like", "mobilenet_v2", "--width-multiplier", "-1"), "width"),
+    ],
+)
+def test_options_that_say_nothing_are_refused_before_anything_is_measured(
+    models, monkeypatch, capsys, options, message
+) -> None:
+    monkeypatch.setattr(FakeDevice, "measure", lambda *_, **__: pytest.fail("nothing need be measured to say so"))
+    assert nas(monkeypatch, "profile", *options) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reason", "code"), [(KeyboardInterrupt, 130), (DeviceUnreachable, 2)])
+def test_a_profile_that_ends_early_leaves_a_model_and_says_so(models, monkeypatch, capsys, reason, code) -> None:
+    class Ending(FakeDevice):
+        jobs = 0
+
+        def measure(self, models, **options):
+            self.jobs += 1
+            if self.jobs == 3:
+                raise reason("the cable was pulled")
+            return super().measure(models, **options)
+
+    [path] = models.glob("*.json")
+    path.unlink()
+    monkeypatch.setattr("latency.target.Target.open", lambda target: Ending())
+    assert nas(monkeypatch, "profile", "--networks", "48") == code
+    assert f"a latency model of the {2 * JOB} networks measured so far was saved" in capsys.readouterr().err
+    assert len(LatencyModel.load(path).measurements) == 2 * JOB
+
+
+def test_the_tolerance_is_what_is_asked_for(models, monkeypatch, capsys, tmp_path) -> None:
+    assert nas(monkeypatch, "profile", "--networks", "12", "--tolerance", "0.05") == 0
+    [path] = models.glob("*.json")
+    assert {one.timing.tolerance for one in LatencyModel.load(path).measurements} == {0.05}
+    efforts = []
+    measured = FakeDevice.measure
+
+    def measure(self, models, *, effort, **options):
+        efforts.append((effort.tolerance, effort.limit_s))
+        return measured(self, models, effort=effort, **options)
+
+    monkeypatch.setattr(FakeDevice, "measure", measure)
+    assert nas(monkeypatch, "measure", "mobilenet_v3_small", "--tolerance", "0.1", "--limit-s", "3") == 0
+    assert nas(monkeypatch, "measure", "mobilenet_v3_small") == 0
+    assert efforts == [(0.1, 3.0), (0.02, 20.0)]
+    for wrong in (("--tolerance", "0"), ("--limit-s", "0"), ("--limit-s", "nan")):
+        capsys.readouterr()
+        assert nas(monkeypatch, "measure", "mobilenet_v3_small", *wrong) == 2
+        assert f"{wrong[0]} must be above 0" in capsys.readouterr().err
+
+
 def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_the_message_names(
     models, monkeypatch, capsys, tmp_path
 ) -> None:
@@ -136,6 +217,34 @@ def test_a_network_with_a_kernel_never_measured_is_known_after_the_command_that_
     assert command in capsys.readouterr().err
     assert nas(monkeypatch, *command.split()[1:]) == 0
     assert nas(monkeypatch, "predict", str(file)) == 0
+
+
+def test_a_run_stands_for_its_network(models, monkeypatch, tmp_path) -> None:
+    architecture = Architecture((Conv(cout=16, stride=2),), resolution=32)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "net.json").write_text(json.dumps(architecture.to_dict()))
+    (run / "result.json").write_text('{"checkpoint": "net.json"}')
+    [path] = models.glob("*.json")
+    write_measurements(path.with_suffix(".jsonl"), fake_model().measurements)
+    assert nas(monkeypatch, "profile", "--like", str(run)) == 0
+    measured = {one.architecture.fingerprint for one in LatencyModel.load(path).measurements}
+    assert architecture.fingerprint in measured
+
+
+def test_the_command_that_the_message_names_has_the_options_that_made_the_network(models, monkeypatch, capsys) -> None:
+    [path] = models.glob("*.json")
+    write_measurements(path.with_suffix(".jsonl"), fake_model().measurements)
+    model = LatencyModel.load(path)
+    dataclasses.replace(model, measured=frozenset()).save(path)  # as if all were new
+    given = ("mobilenet_v3_small", "--width-multiplier", "0.75", "--resolution", "64", "--channels", "1")
+    assert nas(monkeypatch, "predict", *given) == 2
+    command = f"nas profile --target host --like {' '.join(given)}"
+    assert command in capsys.readouterr().err
+    assert nas(monkeypatch, *command.split()[1:]) == 0
+    assert nas(monkeypatch, "predict", *given) == 0
+    channels = {one.architecture.channels for one in LatencyModel.load(path).measurements}
+    assert channels == {1, 3}
 
 
 def test_an_explanation_adds_up_by_block_and_by_kernel(models, monkeypatch, capsys) -> None:
@@ -170,6 +279,70 @@ def test_several_are_compared_with_the_first_also_foreign_models(models, monkeyp
     for row, ratio in zip(found["networks"], found["ratios"], strict=True):
         assert ratio["ratio"] == pytest.approx(row["low_ms"] / first)
         assert ratio["low"] <= ratio["ratio"] <= ratio["high"]
+
+
+def test_sizes_that_a_foreign_model_leaves_open_are_asked_for(models, monkeypatch, capsys, tmp_path) -> None:
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(with_input_sizes(small_model(), ("n", 3, "h", "w")))
+    assert nas(monkeypatch, "measure", str(foreign)) == 2
+    assert "open are height (h) of input 'x', width (w) of input 'x': give --resolution" in capsys.readouterr().err
+    found = {}
+    for resolution in (16, 64):
+        assert nas(monkeypatch, "measure", str(foreign), "--resolution", str(resolution), "--json") == 0
+        found[resolution] = told(capsys)["median_ms"]
+    assert found[64] > found[16]
+
+
+def test_a_foreign_model_with_weights_beside_it_is_measured(models, monkeypatch, capsys, tmp_path) -> None:
+    ms = []
+    for name, options in {"whole.onnx": {}, "parts.onnx": {"save_as_external_data": True, "size_threshold": 0}}.items():
+        onnx.save_model(onnx.load_from_string(small_model()), str(tmp_path / name), **options)
+        assert nas(monkeypatch, "measure", str(tmp_path / name), "--classes", "3", "--json") == 0
+        printed = capsys.readouterr()
+        assert f"--classes 3 does not apply to {tmp_path / name}" in printed.err
+        ms.append(json.loads(printed.out)["median_ms"])
+    assert ms[0] == ms[1]
+
+
+def test_a_float_model_on_a_target_of_8_bits_is_said_to_be_one(models, monkeypatch, capsys, tmp_path) -> None:
+    foreign = tmp_path / "foreign.onnx"
+    foreign.write_bytes(small_model())
+    for target, said in (("host-int8", True), ("host", False)):
+        assert nas(monkeypatch, "measure", str(foreign), "--target", target, "--json") == 0
+        assert ("computes in float32 and is measured so" in capsys.readouterr().err) is said
+
+
+def test_raw_measurements_are_written_with_their_provenance(models, monkeypatch, capsys, tmp_path) -> None:
+    file = tmp_path / "samples.json"
+    names = ["mobilenet_v3_small", "small.onnx"]
+    (tmp_path / "small.onnx").write_bytes(small_model())
+    monkeypatch.chdir(tmp_path)
+    assert nas(monkeypatch, "measure", *names, "-o", str(file), "--json") == 0
+    found = told(capsys)
+    assert found["output"] == str(file)
+    written = json.loads(file.read_text())
+    provenance = Provenance.from_json(written["provenance"])
+    assert (provenance.date, provenance.bound, provenance.cpu) == (DATE, (0,), found["cpu"])
+    assert written["settings"]["threads"] == 1
+    assert [(one["name"], one["batch"]) for one in written["networks"]] == [(name, 1) for name in names]
+    timings = [Timing.from_json(one["timing"]) for one in written["networks"]]
+    assert [timing.median_ms for timing in timings] == [row["median_ms"] for row in found["networks"]]
+    monkeypatch.setattr("latency.target.Target.open", lambda target: pytest.fail("no device is needed to say so"))
+    assert nas(monkeypatch, "measure", *names, "-o", "nowhere/samples.json") == 2
+    assert "-o nowhere/samples.json: must be a file in a folder that there is" in capsys.readouterr().err
+
+
+def test_a_measurement_that_met_no_full_speed_is_told_in_words(models, monkeypatch, capsys) -> None:
+    class Throttled(FakeDevice):
+        def measure(self, models, **options):
+            return [dataclasses.replace(one, quiet_ns=1) for one in super().measure(models, **options)]
+
+    monkeypatch.setattr("latency.target.Target.open", lambda target: Throttled())
+    monkeypatch.setenv("COLUMNS", "200")
+    assert nas(monkeypatch, "measure", "mobilenet_v3_small") == 0
+    printed = capsys.readouterr().out
+    assert "NO, hardly ever undisturbed at full speed" in printed
+    assert str(math.inf) not in printed
 
 
 def test_people_get_a_table(models, monkeypatch, capsys) -> None:
