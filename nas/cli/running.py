@@ -87,7 +87,7 @@ def model_of(
         with progress_bar("profiling") as bar:
 
             def show(state: Progress) -> None:
-                bar(f"measuring networks on {target.name} for its latency model", state.networks, state.wanted)
+                bar(f"measuring networks on {target.name} for its latency model", state.done, state.wanted)
 
             model = find(target, what, note=note, on_progress=show)
     else:
