@@ -155,13 +155,18 @@ def _running(process: Path) -> bool:
 
 def test_smallest_network_within_a_drop_of_accuracy(tmp_path: Path) -> None:
     asked = {"budget_ratio": None, "max_accuracy_drop": 0.1, "reduction": "0.15", "measure_every": 99}
-    trimmed = family(tmp_path, **asked)
+    events = Events()
+    trimmed = family(tmp_path, **asked, events=events)
     steps = netadapt(trimmed)
     outcome = finish(trimmed, steps, recipe=LONG)
     least = steps[0].accuracy - 0.1
     assert outcome.validation_accuracy >= least
-    tried = [step for step in steps if step.step > outcome.step.step]
-    assert all(load_checkpoint(tmp_path / f"final-{step.step:02}.pt").metrics["accuracy"] < least for step in tried)
+    tried = {int(path.stem[-2:]): load_checkpoint(path).metrics["accuracy"] for path in tmp_path.glob("final-*.pt")}
+    assert all((accuracy >= least) == (number <= outcome.step.step) for number, accuracy in tried.items())
+    assert {outcome.step.step, min(outcome.step.step + 1, len(steps) - 1)} <= tried.keys(), "the next one is too small"
+    most = (len(steps) - 1).bit_length()
+    assert len(tried) <= most
+    assert any(f"by bisection: at most {most} long fine-tunes of 160 images each" in note for note in events.notes)
     assert all(step.accuracy < least for step in steps[-2:]) or outcome.step.step == steps[-1].step
     assert outcome.step.step > 0
     assert outcome.measured_ms == pytest.approx(fake_ms(load_checkpoint(outcome.checkpoint).architecture), rel=1e-3)
