@@ -83,29 +83,35 @@ from pathlib import Path
 import torch
 from nas.adaptation import netadapt
 from nas.finishing import finish
-from tests.nas.family import LONG, Events, family
+from tests.nas.family import LONG, Events, SlowDevice, family
 
 def kill(what):
     if what.startswith(moment):
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Watched(SlowDevice):
+    def measure(self, models, **options):
+        kill(f"measuring {len(models)}")
+        return super().measure(models, **options)
+
 if __name__ == "__main__":
     folder, moment, workers = sys.argv[1:]
-    trimmed = family(Path(folder), budget_ratio=0.8, workers=int(workers), events=Events(kill))
+    trimmed = family(Path(folder), budget_ratio=0.8, workers=int(workers), events=Events(kill), device=Watched())
     finish(trimmed, netadapt(trimmed), recipe=LONG)
 """
 
 
 def test_kill_9(tmp_path: Path) -> None:
-    """Killed at two places, with other numbers of workers, it ends where an undisturbed run ends, and leaves none behind."""
+    """Killed at three places, with other numbers of workers, it ends where an undisturbed run ends, and leaves none behind."""
     calm = family(tmp_path / "calm", budget_ratio=0.8)
     steps = netadapt(calm)
     wanted = finish(calm, steps, recipe=LONG)
     script, folder = tmp_path / "script.py", tmp_path / "killed"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[3]
-    for moment, workers in (("step 2: hopeful proposals fine-tuned 1", 2), ("long fine-tune", 1)):
+    moments = (("step 2: hopeful proposals fine-tuned 1", 2), ("measuring 2", 1), ("long fine-tune", 1))
+    for moment, workers in moments:
         command = [sys.executable, str(script), str(folder), moment, str(workers)]
         killed = subprocess.run(
             command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
