@@ -9,6 +9,7 @@ import torch
 
 from nas.calibration import TOLERATED
 from nas.checkpoint import Checkpoint, load_checkpoint
+from nas.delivery import Delivery, deliver
 from nas.distillation import Distillation
 from nas.evaluation import evaluate
 from nas.family import Family
@@ -30,6 +31,7 @@ class Outcome:
         validation_accuracy: on the split that steps were chosen by.
         measured_ms: on the device, at the speed that it had when the start was measured; None where there is none.
         images: training images of the long fine-tunes, those of networks that did not come to be accurate enough included.
+        delivery: the 8-bit files that ship, None where networks ship in float32, as they were trained and measured.
     """
 
     step: Step
@@ -39,6 +41,7 @@ class Outcome:
     validation_accuracy: float
     measured_ms: float | None
     images: int
+    delivery: Delivery | None = None
 
 
 def finish(
@@ -90,6 +93,9 @@ def finish(
         kept = _measured(family, kept, checkpoint)
     on_test = _on_test(family, checkpoint)
     final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
+    delivery = deliver(family, path, final, expected_ms=kept.ms)
+    if delivery is not None:
+        _hold_to_limits(family, delivery, budget_ms=family.budget_ms(steps[0]), least=least)
     return Outcome(
         step=kept,
         checkpoint=family.save(path.name, final),
@@ -98,7 +104,24 @@ def finish(
         validation_accuracy=accuracy,
         measured_ms=kept.measured_ms,
         images=images,
+        delivery=delivery,
     )
+
+
+def _hold_to_limits(family: Family, delivery: Delivery, *, budget_ms: float | None, least: float | None) -> None:
+    """Say so where what ships is beyond the limit that its steps were held to."""
+    found = delivery.result
+    in_float = f"{found.float_layers} of its layers are in float, as 8 bits would cost too much accuracy there"
+    if budget_ms is not None and found.ms is not None and found.ms > budget_ms:
+        family.events.note(
+            f"the 8-bit file takes {found.ms:.3g} ms, more than the budget of {budget_ms:.3g} ms"
+            + (f": {in_float}" if found.float_layers else "")
+            + "; give a smaller budget"
+        )
+    if least is not None and found.validation_accuracy < least:
+        family.events.note(
+            f"the 8-bit file is right on {found.validation_accuracy:.1%} of the validation split, {least:.1%} is asked for"
+        )
 
 
 def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillation | None, threads: int) -> Path:
