@@ -130,10 +130,11 @@ def test_images_are_those_that_the_network_was_trained_on_or_must_be_named(nas: 
     trained = load_checkpoint(Path(start))
     photos = dataclasses.replace(trained.data, name="photos", fingerprint="p")
     save_checkpoint(Path("photos.pt"), dataclasses.replace(trained, data=photos))
-    command = ("netadapt", "photos.pt", "--budget-ratio", 0.9, *QUICK, "--target", "pixel6")
+    command = ("netadapt", "photos.pt", "--budget-ratio", 0.0001, *QUICK, "--target", "pixel6")
     refused = nas.error(*command)
     assert "--data must say which images: the network was trained on 'photos', not on the default 'digits'" in refused
-    assert nas.json(*command, "--data", "digits")["run"] == "runs/netadapt-photos-pixel6-0.9x"
+    assert "the fastest reachable is about" in nas.error(*command, "--data", "digits")
+    assert Path("runs/netadapt-photos-pixel6-0.0001x").is_dir()
 
 
 class Surprising(FakeDevice):
