@@ -15,10 +15,10 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.calibration import TOLERATED, Calibrated, Measured
+from nas.calibration import TOLERATED, Calibrated, Measured, Untold
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.contest import Contest
 from nas.errors import BudgetError
@@ -74,6 +74,7 @@ class _Loop:
     family: Family
     schedule: Reductions
     budget_ms: float | None
+    told: set[str] = field(default_factory=set)  # reasons why networks are passed over
 
     def ended(self, steps: Sequence[Step]) -> bool:
         """Whether the budget is met (on the device, see `_look`), or accuracy has been too low for a while."""
@@ -96,7 +97,11 @@ class _Loop:
         family, number = self.family, before.step + 1
         start = family.checkpoint(before)
         model = Calibrated(family.model, before.factor)
-        proposals = self._proposals(start, before, model.predict)
+        untold = Untold()
+        proposals = self._proposals(start, before, model.telling(untold))
+        if untold and untold.why not in self.told:
+            self.told.add(untold.why)
+            family.events.note(f"step {number}: {family.pass_over(untold)}")
         if not proposals:
             self._stuck(before)
             return None
@@ -140,7 +145,8 @@ class _Loop:
         )
         family.events.note(
             f"step {number}: {step.what}; {step.ms:.3g} ms, accuracy {step.accuracy:.1%} "
-            f"({len(proposals)} proposals, {step.dominated} dominated, {step.stopped} stopped early)"
+            f"({len(proposals)} proposals, {step.dominated} dominated, {step.stopped} stopped early"
+            + (f"; {len(untold)} networks could not be told)" if untold else ")")
         )
         return family.keep(step)
 
@@ -187,7 +193,7 @@ class _Loop:
                 family.events.note(f"step {number}: the measurement did not settle, the model stays as it is")
             return None, model
         missed = arrived and found.ms > (self.budget_ms or 0.0)
-        corrected = model.corrected(chosen.architecture, found.ms, tolerated=0.0 if missed else TOLERATED)
+        corrected = family.corrected(model, chosen.architecture, found.ms, tolerated=0.0 if missed else TOLERATED)
         if corrected is not model:
             family.events.note(
                 f"step {number}: predicted {predicted_ms:.3g} ms, measured {found.ms:.3g} ms: the model is corrected"

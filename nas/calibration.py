@@ -6,8 +6,9 @@ would have taken when the start was measured first; how far the device had moved
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from latency.device import Device
 from latency.errors import ModelError, UnmeasuredKernel
@@ -32,6 +33,32 @@ TRIES = 4
 """Measurements that are taken at most until one is undisturbed: settled, and as expected within what counts as noise."""
 PAUSE_S = 10.0
 """Seconds between them."""
+EXAMPLES = 4
+"""Networks that need one kind of kernel, for it to count as measured once they are."""
+
+
+@dataclass(frozen=True)
+class Untold:
+    """Networks whose latency a model could not tell, each with why."""
+
+    networks: dict[Architecture, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.networks)
+
+    @property
+    def why(self) -> str:
+        """The most frequent reason, without what to do about it."""
+        ((reason, _),) = Counter(self.networks.values()).most_common(1)
+        return reason.partition(": run `")[0]
+
+    @property
+    def examples(self) -> list[Architecture]:
+        """A few networks for each reason: once they are measured, the others can be told."""
+        found: dict[str, list[Architecture]] = {}
+        for network, reason in self.networks.items():
+            found.setdefault(reason, []).append(network)
+        return [network for networks in found.values() for network in networks[:EXAMPLES]]
 
 
 @dataclass(frozen=True)
@@ -44,11 +71,16 @@ class Calibrated:
     @property
     def predict(self) -> Predict:
         """Function of an architecture: milliseconds; infinite where a kernel of it was never measured."""
+        return self.telling(Untold())
+
+    def telling(self, untold: Untold) -> Predict:
+        """The same, remembering in `untold` what could not be told."""
 
         def predict(architecture: Architecture) -> float:
             try:
                 return self.factor * self.model.predict(architecture).ms
-            except UnmeasuredKernel:
+            except UnmeasuredKernel as reason:
+                untold.networks.setdefault(architecture, str(reason))
                 return math.inf
 
         return predict
@@ -77,8 +109,7 @@ class Calibrated:
         if not 1 / (1 + TRUSTED) <= apart <= 1 + TRUSTED:
             raise ModelError(
                 f"prediction and device must agree within {TRUSTED:.0%} to trim by, but the model says "
-                f"{self.factor * raw_ms:.3g} ms and the device {measured_ms:.3g} ms: profile the target with such "
-                "networks, then run the same command with another --out"
+                f"{self.factor * raw_ms:.3g} ms and the device {measured_ms:.3g} ms"
             )
         return self if abs(apart - 1) <= tolerated else Calibrated(self.model, measured_ms / raw_ms)
 
@@ -115,7 +146,7 @@ def measure_start(
     """
 
     def look() -> Measured:
-        (timing,) = _timed(device, [start], settings, on_wait)
+        (timing,) = _timed(device, [as_measured(start, settings)], settings, on_wait)
         return Measured(timing.low_ms, 1.0, timing.stable)
 
     return min(_tries(look, lambda one: as_expected(one.ms)), key=lambda one: (not one.stable, one.ms))
@@ -124,7 +155,7 @@ def measure_start(
 def measure_beside(
     device: Device,
     start: Checkpoint,
-    network: Checkpoint,
+    network: Checkpoint | bytes,
     settings: RuntimeSettings,
     *,
     start_ms: float,
@@ -139,7 +170,7 @@ def measure_beside(
     Args:
         device: to measure on.
         start: the untrimmed network.
-        network: the trimmed one.
+        network: the trimmed one, or the model that is made of it.
         settings: how they run.
         start_ms: what the start took at first.
         expected_ms: what the network should take by the model.
@@ -148,9 +179,10 @@ def measure_beside(
     Raises:
         DeviceError: the device cannot run it.
     """
+    models = [one if isinstance(one, bytes) else as_measured(one, settings) for one in (start, network)]
 
     def look() -> Measured:
-        first, timing = _timed(device, [start, network], settings, on_wait)
+        first, timing = _timed(device, models, settings, on_wait)
         drift = first.low_ms / start_ms
         return Measured(timing.low_ms / drift, drift, first.stable and timing.stable)
 
@@ -173,13 +205,17 @@ def _tries(look: Callable[[], Measured], undisturbed: Callable[[Measured], bool]
     return tries
 
 
-def _timed(
-    device: Device, networks: Sequence[Checkpoint], settings: RuntimeSettings, on_wait: OnWait | None
-) -> list[Timing]:
-    """Times on the device, in turns, as the networks would be deployed (8-bit weights are made up: they take the same time)."""
+def as_measured(network: Checkpoint, settings: RuntimeSettings) -> bytes:
+    """The model that is measured of a network: what ships; in 8 bits a stand-in of which every layer is in 8 bits.
+
+    Its weights are made up, they take the same time; what ships of the last network is measured too (`nas.delivery`).
+    """
     if settings.precision == "fp32":
-        models = [onnx_model(network) for network in networks]
-    else:
-        models = [stand_in(lower(network.architecture), settings.precision) for network in networks]
+        return onnx_model(network)
+    return stand_in(lower(network.architecture), settings.precision)
+
+
+def _timed(device: Device, models: Sequence[bytes], settings: RuntimeSettings, on_wait: OnWait | None) -> list[Timing]:
+    """Times on the device, in turns."""
     with device.reserve("measuring", on_wait=on_wait):
         return device.measure(models, settings=settings, effort=EFFORT)

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.beating import Beating
 from nas.database import ServerStorage
 from nas.proxy import ProxyStorage
-from nas.sampling.history import CANDIDATE, OUTCOME
+from nas.sampling.history import CANDIDATE, GIVEN, OUTCOME
 
 WORKER, DEATHS, FAILED = "worker", "deaths", "failed"
 LOOKS = 150  # for a trial that was asked for before ours to say what it trains
@@ -145,8 +145,9 @@ def requeue(study: optuna.Study, trial_id: int, *, died: bool = False) -> None:
     except UpdateFinishedTrialError:
         return
     decisions = trial.system_attrs.get("fixed_params", {}) | study._storage.get_trial(trial_id).params
-    if decisions and not failed:
-        study.enqueue_trial(decisions, user_attrs={DEATHS: deaths})
+    given = {GIVEN: trial.user_attrs[GIVEN]} if GIVEN in trial.user_attrs else {}
+    if (decisions or given) and not failed:
+        study.enqueue_trial(decisions, user_attrs={DEATHS: deaths, **given})
 
 
 def _server(study: optuna.Study) -> ServerStorage | ProxyStorage | None:

@@ -1,15 +1,16 @@
 """The networks of one trimming run: the start, then one a step, each with its record, in the run's folder."""
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from latency.device import Device
-from latency.errors import UnstableMeasurement
+from latency.errors import ModelError, UnstableMeasurement
 from latency.settings import RuntimeSettings
-from nas.calibration import TOLERATED, TRIES, Calibrated, Measured, measure_beside, measure_start
+from nas.calibration import TOLERATED, TRIES, Calibrated, Measured, Untold, measure_beside, measure_start
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from nas.data import Data
 from nas.errors import BudgetError, StudyError
@@ -19,6 +20,11 @@ from nas.proposals import fastest
 from nas.run import Run
 from nas.steps import Events, Settings, Step
 from nas.tuning import one_thread
+from searchspace.architecture import Architecture
+from searchspace.files import write_atomically
+
+UNTOLD, DIFFERING = "untold.jsonl", "differing.jsonl"
+"""Files in the run's folder, for `nas profile --like`: networks that the model cannot tell, and those it tells wrongly."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +40,7 @@ class Family:
         model: predicts latencies there.
         settings: what may be chosen.
         events: who watches.
+        target: what `--target` takes to mean the device, for messages.
     """
 
     run: Run
@@ -44,6 +51,7 @@ class Family:
     model: Model
     settings: Settings
     events: Events
+    target: str = "host"
 
     def first(self) -> Step:
         """Step 0: the start, judged and measured; the model is made right for it.
@@ -92,13 +100,41 @@ class Family:
         )
         if not found.stable:
             raise _unsettled(self.device)
-        return found, model.corrected(self.start.architecture, found.ms, tolerated=0.0)
+        return found, self.corrected(model, self.start.architecture, found.ms, tolerated=0.0)
 
-    def measured(self, network: Checkpoint, expected_ms: float, *, needed: bool = True) -> Measured | None:
+    def corrected(
+        self, model: Calibrated, architecture: Architecture, measured_ms: float, *, tolerated: float = TOLERATED
+    ) -> Calibrated:
+        """As `Calibrated.corrected`; where the model is no guide, the message says how to make it one."""
+        try:
+            return model.corrected(architecture, measured_ms, tolerated=tolerated)
+        except ModelError as reason:
+            remedy = self._profile_command(DIFFERING, [architecture])
+            raise ModelError(f"{reason}: {remedy}, then the same command with another --out") from reason
+
+    def pass_over(self, untold: Untold) -> str:
+        """What to say of networks that the model could not tell; empty where there is none.
+
+        Some are written to the run's folder, so that they can be profiled.
+        """
+        if not untold:
+            return ""
+        text = f"{len(untold)} networks were passed over, their latency cannot be told: {untold.why}"
+        if self.device is None:
+            return text
+        return f"{text}; {self._profile_command(UNTOLD, untold.examples)} and give another --out to have them too"
+
+    def _profile_command(self, name: str, networks: Sequence[Architecture]) -> str:
+        """The command that teaches the target's model these networks, which are written to the run's folder."""
+        path = self.run.file(name)
+        write_atomically(path, "".join(f"{json.dumps(one.to_dict())}\n" for one in networks).encode())
+        return f"run `nas profile --target {self.target} --like {path}`"
+
+    def measured(self, network: Checkpoint | bytes, expected_ms: float, *, needed: bool = True) -> Measured | None:
         """What a network takes on the device, beside the start; None where there is no device.
 
         Args:
-            network: of this family.
+            network: of this family, or the model that is made of it.
             expected_ms: what it should take by the model.
             needed: whether there is no going on without it; else None where it does not settle.
 
@@ -150,11 +186,14 @@ class Family:
                 f"there is nothing to trim: the network takes {start.ms:.3g} ms, within the budget of {budget_ms:.3g} ms; "
                 "give a smaller budget"
             )
-        _, least_ms = fastest(self.start.architecture, Calibrated(self.model, start.factor).predict)
+        untold = Untold()
+        _, least_ms = fastest(self.start.architecture, Calibrated(self.model, start.factor).telling(untold))
         if least_ms > budget_ms:
+            unknown = self.pass_over(untold)
             raise BudgetError(
                 f"the budget must be one that trimming can reach, got {budget_ms:.3g} ms; the fastest reachable is about "
                 f"{least_ms:.3g} ms: give a larger budget, or start from a faster network"
+                + (f" ({unknown})" if unknown else "")
             )
         return budget_ms
 

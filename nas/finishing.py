@@ -4,12 +4,12 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nas.calibration import TOLERATED
 from nas.checkpoint import Checkpoint, load_checkpoint
+from nas.delivery import Delivery, deliver
 from nas.distillation import Distillation
 from nas.evaluation import evaluate
 from nas.family import Family
@@ -31,6 +31,7 @@ class Outcome:
         validation_accuracy: on the split that steps were chosen by.
         measured_ms: on the device, at the speed that it had when the start was measured; None where there is none.
         images: training images of the long fine-tunes, those of networks that did not come to be accurate enough included.
+        delivery: the 8-bit files that ship, None where networks ship in float32, as they were trained and measured.
     """
 
     step: Step
@@ -40,6 +41,7 @@ class Outcome:
     validation_accuracy: float
     measured_ms: float | None
     images: int
+    delivery: Delivery | None = None
 
 
 def finish(
@@ -53,7 +55,7 @@ def finish(
     """Fine-tune the network that is kept, and judge it.
 
     Where latency is the limit that is the last one. Where accuracy is, it is the smallest that is accurate enough after its long
-    fine-tune: the smallest is tried first.
+    fine-tune, found by bisection: accuracy falls with the steps, about.
 
     Args:
         family: the run's networks.
@@ -68,23 +70,36 @@ def finish(
     """
     least = family.least_accuracy(steps[0])
     kept, path, accuracy = steps[0], family.run.file(steps[0].checkpoint), steps[0].accuracy
-    images = 0
-    for step in reversed(steps[1:]):
+    images, candidates = 0, steps[1:]
+    if least is not None and len(candidates) > 1:
+        family.events.note(
+            f"which of {len(candidates)} networks is the smallest within the drop is found by bisection: at most "
+            f"{len(candidates).bit_length()} long fine-tunes of {recipe.length(len(family.data.train)):,} images each"
+        )
+    while candidates:
+        middle = len(candidates) - 1 if least is None else len(candidates) // 2
+        step = candidates[middle]
         tuned = _tune(family, step, recipe=recipe, distillation=distillation, threads=threads)
         metrics = load_checkpoint(tuned).metrics
         score, images = metrics["accuracy"], images + int(metrics["images"])
         if least is None or score >= least:
             kept, path, accuracy = step, tuned, score
-            break
-        family.events.note(f"step {step.step}: {score:.1%} after its long fine-tune, {least:.1%} is asked for")
+            candidates = candidates[middle + 1 :]
+        else:
+            family.events.note(f"step {step.step}: {score:.1%} after its long fine-tune, {least:.1%} is asked for")
+            candidates = candidates[:middle]
     checkpoint = load_checkpoint(path)
     if kept.measured_ms is None:
         kept = _measured(family, kept, checkpoint)
     on_test = _on_test(family, checkpoint)
-    told: dict[str, Any] = {"test_accuracy": on_test}
-    if kept.measured_ms is not None:
-        told |= {"measured_ms": kept.measured_ms, "target": family.run.request.get("target")}
-    final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, **told})
+    final = dataclasses.replace(checkpoint, metrics={**checkpoint.metrics, "test_accuracy": on_test})
+    delivery = deliver(family, path, final, expected_ms=kept.ms)
+    if delivery is not None:
+        _hold_to_limits(family, delivery, budget_ms=family.budget_ms(steps[0]), least=least)
+    ships_ms = kept.measured_ms if delivery is None else delivery.result.ms
+    if ships_ms is not None:
+        told = {"measured_ms": ships_ms, "target": family.run.request.get("target")}
+        final = dataclasses.replace(final, metrics={**final.metrics, **told})
     return Outcome(
         step=kept,
         checkpoint=family.save(path.name, final),
@@ -93,7 +108,24 @@ def finish(
         validation_accuracy=accuracy,
         measured_ms=kept.measured_ms,
         images=images,
+        delivery=delivery,
     )
+
+
+def _hold_to_limits(family: Family, delivery: Delivery, *, budget_ms: float | None, least: float | None) -> None:
+    """Say so where what ships is beyond the limit that its steps were held to."""
+    found = delivery.result
+    in_float = f"{found.float_layers} of its layers are in float, as 8 bits would cost too much accuracy there"
+    if budget_ms is not None and found.ms is not None and found.ms > budget_ms:
+        family.events.note(
+            f"the 8-bit file takes {found.ms:.3g} ms, more than the budget of {budget_ms:.3g} ms"
+            + (f": {in_float}" if found.float_layers else "")
+            + "; give a smaller budget"
+        )
+    if least is not None and found.validation_accuracy < least:
+        family.events.note(
+            f"the 8-bit file is right on {found.validation_accuracy:.1%} of the validation split, {least:.1%} is asked for"
+        )
 
 
 def _tune(family: Family, step: Step, *, recipe: Recipe, distillation: Distillation | None, threads: int) -> Path:

@@ -2,13 +2,14 @@
 
 import random
 from collections.abc import Callable, Iterator
+from itertools import chain, islice
 
 from latency.errors import UnmeasuredKernel
 from latency.model import LatencyModel
 from latency.profiling import Progress
 from latency.store import Predictor, load_predictor
 from latency.target import Target
-from nas.prediction import FEWEST_ALIKE, known_or_profiled
+from nas.prediction import FEWEST_ALIKE, known_or_profiled, rare_first
 from searchspace.architecture import Architecture
 from searchspace.width import drop_block, droppable, set_widths, widths
 
@@ -16,6 +17,9 @@ ALIGNED = 0.7  # of the random networks have widths that are multiples of `DIVIS
 DIVISOR = 8
 LEAST_SHARE = 0.2  # of a width that stays
 DROPPED = 0.1  # of the residual blocks
+PROBES = 100  # trimmed networks that a model is asked about
+KNOWN = 0.95  # of them that it must know: kernels rarer than that are told of when trimming passes them over
+POOL = 400  # drawn to find those with rare kinds of kernels
 
 
 def neighbours(architecture: Architecture, *, seed: int = 0) -> Iterator[Architecture]:
@@ -38,11 +42,17 @@ def neighbours(architecture: Architecture, *, seed: int = 0) -> Iterator[Archite
 
 
 def knows(model: LatencyModel, architecture: Architecture) -> bool:
-    """Whether the model was fitted to networks of this resolution, and can predict this one."""
+    """Whether the model was fitted to networks of this resolution, and can predict this one and what trimming makes of it."""
     size = (architecture.resolution, architecture.channels)
     alike = [one for one in model.measurements if (one.architecture.resolution, one.architecture.channels) == size]
     if len(alike) < FEWEST_ALIKE:
         return False
+    return _tells(model, architecture) and sum(
+        _tells(model, one) for one in islice(neighbours(architecture), PROBES)
+    ) >= round(KNOWN * PROBES)
+
+
+def _tells(model: LatencyModel, architecture: Architecture) -> bool:
     try:
         model.predict(architecture)
     except UnmeasuredKernel:
@@ -66,10 +76,16 @@ def model_near(
     """
     if target.basis == "published":
         return load_predictor(target)
+
+    def architectures(nchwc_block: int) -> Iterator[Architecture]:
+        more = neighbours(architecture)
+        itself, *pool = islice(more, POOL)
+        return chain([itself], rare_first(pool, nchwc_block=nchwc_block, precision=target.settings.precision), more)
+
     return known_or_profiled(
         target,
         lambda model: knows(model, architecture),
-        lambda nchwc_block: neighbours(architecture),
+        architectures,
         "what trimming makes of this network",
         note=note,
         on_progress=on_progress,

@@ -1,6 +1,6 @@
 """The latency model that a run needs: one that knows the networks in question, or one that is profiled on the spot."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -56,7 +56,15 @@ def space_architectures(
         seed: of the draws.
     """
     source = RandomSuggest(seed)
-    pool = [space.sample(source) for _ in range(POOL)]
+    yield from rare_first([space.sample(source) for _ in range(POOL)], nchwc_block=nchwc_block, precision=precision)
+    while True:
+        yield space.sample(source)
+
+
+def rare_first(
+    pool: Sequence[Architecture], *, nchwc_block: int, precision: Precision = "fp32"
+) -> Iterator[Architecture]:
+    """The networks of a pool: first some that have the rare kinds of kernels, then the others; arguments as above."""
     having: dict[str, list[int]] = {}
     kinds = [
         {
@@ -75,8 +83,6 @@ def space_architectures(
         chosen.update(dict.fromkeys([index for index in indices if index not in chosen][: max(lacking, 0)]))
     yield from (pool[index] for index in chosen)
     yield from (one for index, one in enumerate(pool) if index not in chosen)
-    while True:
-        yield space.sample(source)
 
 
 def knows(model: LatencyModel, space: Space) -> bool:

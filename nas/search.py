@@ -34,7 +34,7 @@ from nas.mirror import Mirror
 from nas.plan import publish
 from nas.recipe import Recipe, load_recipe
 from nas.run import Run
-from nas.sampling.candidate_sampler import SamplerName
+from nas.sampling.candidate_sampler import FLAT, SamplerName
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import OUTCOME
 from nas.stages import TwoStages
@@ -82,7 +82,7 @@ class SearchSettings:
         reward: what the best is judged by.
         sampler: which sampler draws the candidates.
         stages: whether depths and widths are searched first and blocks then, or all at once.
-        start: networks to begin with, such as another search's best; those of the space are tried first.
+        start: networks to begin with, such as another search's best; those that are not of the space are candidates as they are.
         trials: candidates to train.
         finalists: candidates to train fully; more are added while the front has fewer than three networks.
         ladder: rungs of brief training.
@@ -232,9 +232,16 @@ def run_search(
         events.note(
             f"the study is called {study.study_name!r}: others join it by `nas worker --study {study.study_name}`"
         )
-    recalled = (recall(space, architecture) for architecture in settings.start)
-    given = [answers for answers in recalled if answers is not None]
-    prepare(study, _first(problem, surveyed, settings), given=given, local=settings.storage is None)
+    recalled = [(architecture, recall(space, architecture)) for architecture in settings.start]
+    given = [answers for _, answers in recalled if answers is not None]
+    outside = [architecture for architecture, answers in recalled if answers is None]
+    if outside and settings.sampler in FLAT:
+        events.note(
+            f"the sampler {settings.sampler} knows networks of the space only: {len(outside)} others are left out"
+        )
+        outside = []
+    first = _first(problem, surveyed, settings)
+    prepare(study, first, given=given, outside=outside, local=settings.storage is None)
     if workers == 1:
         work(task, note=events.note, on_progress=lambda state: _tell(state, events))
     elif progress(study, settings.trials).trained < settings.trials:

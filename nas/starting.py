@@ -1,7 +1,6 @@
-"""What a search may begin with: given networks, or the best of an earlier run."""
+"""What a search may begin with: given networks, the best of an earlier search, or the network of any other run."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from nas.arch import load_architecture
 from nas.checkpoint import load_checkpoint
 from nas.errors import StudyError
 from nas.finalists import ranked
+from nas.run import network_of, result_of
 from nas.storage import first_line, open_storage
 from nas.study import Tried, completed
 from searchspace.architecture import Architecture
@@ -21,26 +21,28 @@ BEST = 8  # networks of a run
 
 
 def starting_networks(sources: Sequence[str], space: Space, *, note: Callable[[str], None]) -> tuple[Architecture, ...]:
-    """Networks of the space that the sources name; of those of other data, the same with this data's channels and classes.
+    """Networks that the sources name; of those of other data, the same with this data's channels and classes.
 
     Args:
-        sources: each the folder of a search, or ARCH as on the command line.
+        sources: each a run's folder, or ARCH as on the command line.
         space: adapted to the data.
-        note: told of networks that are not in the space.
+        note: told of networks that are not in the space: those are candidates too, but none are drawn around them.
 
     Raises:
-        StudyError: a folder holds no search.
+        StudyError: a folder holds no run that has ended with a network.
         NasError: there is no such reference or file, or it is damaged.
     """
     found: dict[str, Architecture] = {}
     for source in sources:
         networks = _best(Path(source)) if Path(source).is_dir() else [load_architecture(source)]
-        fitting = [one for one in (_fitted(network, space) for network in networks) if recall(space, one) is not None]
-        if len(fitting) < len(networks):
+        fitted = [_fitted(network, space) for network in networks]
+        outside = sum(recall(space, one) is None for one in fitted)
+        if outside:
             note(
-                f"{source}: {len(networks) - len(fitting)} of {len(networks)} networks are not in this space; left out"
+                f"{source}: {outside} of {len(networks)} networks are not in this space: they are tried as they are, "
+                "and none are drawn around them"
             )
-        found |= {one.fingerprint: one for one in fitting}
+        found |= {one.fingerprint: one for one in fitted}
     return tuple(found.values())
 
 
@@ -50,14 +52,14 @@ def _fitted(network: Architecture, space: Space) -> Architecture:
 
 
 def _best(folder: Path) -> list[Architecture]:
-    """The candidates of a run in the order in which they are worth full training, the first of them; else its finalists."""
+    """The first candidates of a search in the order in which they are worth full training, else its finalists; or one network."""
+    result = result_of(folder)
+    if "finalists" not in result:
+        return [load_checkpoint(network_of(folder)).architecture]
     try:
-        result = json.loads((folder / "result.json").read_text())
         name, finalists = result["study"], [Path(one["checkpoint"]).name for one in result["finalists"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StudyError(
-            f"{folder}: the folder of a finished search is needed to start from, got none ({first_line(error)})"
-        ) from error
+    except (KeyError, TypeError) as error:
+        raise StudyError(f"{folder}: the result of its search is damaged ({first_line(error)})") from error
     candidates = _candidates(folder / "study.db", name)
     if not candidates:  # its study is in a storage elsewhere
         return [load_checkpoint(folder / "finalists" / finalist).architecture for finalist in finalists[:BEST]]

@@ -25,7 +25,7 @@ from nas.limits import Limit, Reward
 from nas.pruning import NoSlowerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
-from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.sampling.history import CANDIDATE, GIVEN, OUTCOME, RUNGS
 from nas.storage import failures_told, first_line, is_of_storage
 from nas.survey import Answers
 from searchspace.architecture import Architecture
@@ -210,13 +210,21 @@ def attach_sampler(
 
 
 @failures_told()
-def prepare(study: optuna.Study, first: Sequence[Answers], *, given: Sequence[Answers] = (), local: bool) -> None:
+def prepare(
+    study: optuna.Study,
+    first: Sequence[Answers],
+    *,
+    given: Sequence[Answers] = (),
+    outside: Sequence[Architecture] = (),
+    local: bool,
+) -> None:
     """Queue what must be tried first: trials that a killed process left behind, and the first candidates.
 
     Args:
         study: the study.
         first: the decisions of each candidate that a new study begins with.
         given: those of candidates that are tried before, also in a study that has trials, unless it knows them.
+        outside: networks that are not of the space, tried after these as they are.
         local: nobody else works on the study, so every unfinished trial is a killed one.
     """
     trials = study.get_trials(deepcopy=False)
@@ -228,6 +236,10 @@ def prepare(study: optuna.Study, first: Sequence[Answers], *, given: Sequence[An
     for answers in given:
         if not any(answers.items() <= decisions.items() for decisions in known):
             study.enqueue_trial(dict(answers))
+    met = [trial.user_attrs.get(GIVEN) for trial in trials]
+    for architecture in outside:
+        if architecture.to_dict() not in met:
+            study.enqueue_trial({}, user_attrs={GIVEN: architecture.to_dict()})
     if all(ADOPTED in trial.user_attrs for trial in trials):
         for answers in first:
             study.enqueue_trial(dict(answers))
@@ -387,7 +399,8 @@ def _drawn(study: optuna.Study, trial_id: int, known: Sequence[FrozenTrial]) -> 
 
 def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int, known: Sequence[FrozenTrial]) -> str:
     """Judge one candidate and tell the study; returns how it ended."""
-    architecture = problem.space.sample(trial)
+    given = trial.user_attrs.get(GIVEN)
+    architecture = problem.space.sample(trial) if given is None else Architecture.from_dict(given)
     judged = problem.judge(architecture)
     for name, violation in judged.violations.items():
         study._storage.set_trial_system_attr(trial._trial_id, f"{CONSTRAINT}{name}", float(violation))

@@ -2,7 +2,7 @@
 
 import time
 
-from nas.calibration import Calibrated
+from nas.calibration import Calibrated, Untold
 from nas.checkpoint import Checkpoint
 from nas.errors import BudgetError
 from nas.evaluation import evaluate
@@ -35,19 +35,22 @@ def _scaled(family: Family, start: Step, budget_ms: float) -> Step:
     began = time.perf_counter()
     slicer = Slicer.of(family.start, family.data, family.settings)
     model = Calibrated(family.model, start.factor)
+    untold = Untold()
     for _ in range(TRIES):
-        multiplier, counts = widest(family.start, model.predict, budget_ms)
+        multiplier, counts = widest(family.start, model.telling(untold), budget_ms)
         narrow = slicer.narrowed(counts)
         family.events.progress(f"width multiplier {multiplier:.3g}: measuring on the device", 0, None)
         found = family.measured(narrow, model.predict(narrow.architecture))
         if found is None:
             break
-        model = model.corrected(narrow.architecture, found.ms, tolerated=0.0)
+        model = family.corrected(model, narrow.architecture, found.ms, tolerated=0.0)
         if found.ms <= budget_ms:
             break
     else:
         assert found is not None
         family.events.note(f"the device still takes {found.ms:.3g} ms after {TRIES} corrections of the model")
+    if untold:
+        family.events.note(family.pass_over(untold))
     with one_thread():
         judged = evaluate(narrow.network(), family.data.validation, family.data)
     family.save("step-01.pt", narrow)

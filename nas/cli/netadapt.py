@@ -16,6 +16,7 @@ from nas.cli.images import images_of, warn_of_other_images
 from nas.cli.running import MODEL_FILE, Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
+    from latency.target import Target
     from nas.checkpoint import Checkpoint
     from nas.data import Data
     from nas.distillation import Distillation
@@ -32,9 +33,7 @@ LONG_EPOCHS, LONG_IMAGES = 10.0, 60_000  # of the long fine-tune where no epochs
 @app.command()
 def netadapt(
     context: typer.Context,
-    checkpoint: Annotated[
-        Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.", callback=options.network)
-    ],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Trained network (.pt), or a run.")],
     target: options.Target = "host",
     data: options.Data = "digits",
     budget_ms: Annotated[
@@ -113,6 +112,7 @@ def netadapt(
     from nas.threads import laid_out
     from nas.tuning import default_workers
 
+    source, checkpoint = options.name_of(checkpoint), options.network(checkpoint)
     if method == "uniform":
         _refuse_steps(context)
     spent = None if as_many_as is None else _spent(as_many_as, method=method, epochs=epochs)
@@ -139,10 +139,13 @@ def netadapt(
     if distill:
         teacher = checkpoint_teacher(start, name=str(checkpoint), device=ALONE.device())
         distillation = Distillation(teacher, weight=distill)
-    images = _images(start, data, strict=strict)
-    long = _long(recipe, epochs, spent, images)
-    folder = out or Path("runs") / f"{method}-{images.name}-{run_name(target, where)}-{_limit(settings)}"
+    name = f"{method}-{source}-{run_name(target, where)}-{_limit(settings)}"
+    folder = out or Path("runs") / (f"{name}-seed{seed}" if seed else name)
     where = target_of_run(target, where, folder)
+    if not (folder / "step-00.json").exists():
+        _refuse_what_is_met(where, start, budget_ms)
+    images = _images(start, data, strict=strict, is_default=not _is_given(context, "data"))
+    long = _long(recipe, epochs, spent, images)
     device = None if where.basis == "published" else where.open()
     request = {
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
@@ -168,6 +171,7 @@ def netadapt(
                 model=model,
                 settings=settings,
                 events=Shown(bar),
+                target=where.option or where.name,
             )
             with _withdrawn_if_impossible(run):
                 steps, outcome = _trim(family, long, distillation, threads)
@@ -214,13 +218,38 @@ def _refuse_steps(context: typer.Context) -> None:
     """
     from nas.errors import BudgetError
 
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in STEPPING
-        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
-    ]
+    given = [f"--{name.replace('_', '-')}" for name in STEPPING if _is_given(context, name)]
     if given:
         raise BudgetError(f"--method uniform takes no options about steps, got {', '.join(given)}: leave them out")
+
+
+def _is_given(context: typer.Context, parameter: str) -> bool:
+    """Whether the command line has this option, or it was left at its default."""
+    source = context.get_parameter_source(parameter)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _refuse_what_is_met(target: "Target", start: "Checkpoint", budget_ms: float | None) -> None:
+    """Nothing is measured to find out what the target's latency model is sure of already.
+
+    Raises:
+        BudgetError: the network meets the budget even at the upper end of its prediction's interval.
+    """
+    from latency.errors import ModelError
+    from latency.store import load_predictor
+    from nas.errors import BudgetError
+
+    if budget_ms is None:
+        return
+    try:
+        found = load_predictor(target).predict(start.architecture)
+    except ModelError:  # there is none, or it does not know the network
+        return
+    if found.high_ms <= budget_ms:
+        raise BudgetError(
+            f"there is nothing to trim: the network is predicted to take {found.ms:.3g} ms on {target.name} "
+            f"({found.low_ms:.3g} to {found.high_ms:.3g}), within the budget of {budget_ms:.3g} ms; give a smaller budget"
+        )
 
 
 def _trim(
@@ -243,10 +272,19 @@ def _limit(settings: "Settings") -> str:
     return f"drop{drop:g}" if ratio is None else f"{ratio:g}x"
 
 
-def _images(start: "Checkpoint", source: str, *, strict: bool) -> "Data":
-    """Images as the network takes them, divided as they were for its training."""
+def _images(start: "Checkpoint", source: str, *, strict: bool, is_default: bool) -> "Data":
+    """Images as the network takes them, divided as they were for its training.
+
+    Raises:
+        DataError: they are not for this network; or nobody said which, and it was trained on others than the default ones.
+    """
+    from nas.errors import DataError
     from nas.evaluation import as_trained
 
+    if is_default and start.data.fingerprint and start.data.name != source:
+        raise DataError(
+            f"--data must say which images: the network was trained on {start.data.name!r}, not on the default {source!r}"
+        )
     data = images_of(start, source, strict=strict, seed=None)
     warn_of_other_images(start, data)
     return as_trained(data, start)
@@ -286,26 +324,40 @@ def _long(source: str, epochs: float | None, spent: int | None, data: "Data") ->
 
 
 def _report(family: "Family", steps: "list[Step]", outcome: "Outcome") -> dict[str, Any]:
-    """The result as plain data; its steps are the whole family, the start first."""
+    """The result as plain data; its steps are the whole family, the start first.
+
+    Where networks ship in 8 bits, accuracy and milliseconds are those of the files that ship, of the start as of the result.
+    """
     from nas.calibration import Calibrated
 
     final = family.checkpoint(outcome.step).architecture
     moved = family.moved(steps)
     low, high = Calibrated(family.model, outcome.step.factor).interval(final, moved=moved)
     counted = [step.images for step in steps if step.images is not None]
+    budget_ms, start_ms, measured_ms = family.budget_ms(steps[0]), steps[0].ms, outcome.measured_ms
+    accuracy, start_accuracy, delivery = outcome.accuracy, outcome.start_accuracy, outcome.delivery
+    if delivery is not None:
+        measured_ms, accuracy, start_accuracy = delivery.result.ms, delivery.result.accuracy, delivery.start.accuracy
+        start_ms = start_ms if delivery.start.ms is None else delivery.start.ms
+    ms = outcome.step.predicted_ms if measured_ms is None else measured_ms
     return {
         "run": str(family.run.path),
         "checkpoint": str(outcome.checkpoint),
         "method": family.settings.method,
-        "accuracy": outcome.accuracy,
-        "start_accuracy": outcome.start_accuracy,
+        "precision": family.runtime.precision,
+        "onnx": None if delivery is None else str(family.run.file(delivery.result.onnx)),
+        "float_layers": 0 if delivery is None else delivery.result.float_layers,
+        "accuracy": accuracy,
+        "trained_accuracy": outcome.accuracy,
+        "start_accuracy": start_accuracy,
         "validation_accuracy": outcome.validation_accuracy,
-        "budget_ms": family.budget_ms(steps[0]),
-        "start_ms": steps[0].ms,
+        "budget_ms": budget_ms,
+        "within_budget": None if budget_ms is None else ms <= budget_ms,
+        "start_ms": start_ms,
         "predicted_ms": outcome.step.predicted_ms,
         "low_ms": low,
         "high_ms": high,
-        "measured_ms": outcome.measured_ms,
+        "measured_ms": measured_ms,
         "device_moved": moved,
         "images": {"short": sum(counted) if len(counted) == len(steps) else None, "long": outcome.images},
         "step": outcome.step.step,
@@ -328,7 +380,8 @@ def _drawn(run: "Run") -> list[str]:
 
 def _show(report: dict[str, Any]) -> None:
     """The family as a table, and what it came to."""
-    table = Table(title="Networks of this run")
+    where = f"{report['target']} ({report['precision']})"
+    table = Table(title=f"Networks of this run on {where}, milliseconds ({report['basis']})")
     for heading in ("step", "predicted ms", "measured ms", "validation accuracy", "change"):
         table.add_column(heading, justify="left" if heading == "change" else "right")
     for step in report["steps"]:
@@ -346,6 +399,13 @@ def _show(report: dict[str, Any]) -> None:
         f"({report['start_ms'] / ms:.2f}× faster), accuracy on the test split "
         f"{report['start_accuracy']:.1%} → {report['accuracy']:.1%}"
     )
+    if report["onnx"] is not None:
+        stdout.print(
+            f"that is of the 8-bit files that ship, {report['float_layers']} layers of this one in float; steps are judged in "
+            f"float32 ({report['trained_accuracy']:.1%} in the end) and timed with all layers in 8 bits: {report['onnx']}"
+        )
+    if report["within_budget"] is False:
+        stdout.print(f"the budget of {report['budget_ms']:.3g} ms is not met: give a smaller one")
     images = report["images"]
     if images["short"] is not None:
         stdout.print(f"fine-tuned on {images['short']:,} images in the steps and {images['long']:,} in the end")

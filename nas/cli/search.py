@@ -52,7 +52,10 @@ def search(
     ] = None,
     start: Annotated[
         list[str] | None,
-        typer.Option(help="Begin with this network, or with the best of this run. May be given several times."),
+        typer.Option(
+            help="Begin with this network, of the space or not, or with the best of this run (a search, a trimming, …). "
+            "May be given several times."
+        ),
     ] = None,
     space: Annotated[str, typer.Option(help="Name of a space, or its YAML file.")] = "default",
     resolution: Annotated[

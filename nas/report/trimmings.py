@@ -19,16 +19,17 @@ def trimming_page(folder: Folder) -> Page:
     result, about = folder.result("trimming"), folder.request
     steps = _steps(folder, result)
     model = folder.latency_model()
+    basis = str(result.get("basis", model.basis if model is not None else "unknown"))
     start, end = folder.part("Networks", lambda: _ends(folder, result, steps)) or (None, None)
     final: list[Json] = [{"network": "trimmed", "fingerprint": "trimmed", **result}] if result else []
     sections = (
-        *(folder.part("Path", lambda: _path(steps)) or []),
+        *(folder.part("Path", lambda: _path(steps, basis)) or []),
         *(folder.part("Widths", lambda: _widths(start, end)) or []),
         *(folder.part("Latency model", lambda: error_section(model, final)) or []),
     )
     return Page(
         title=f"Trimming for {about.get('target', 'a device')}",
-        facts=folder.part("Results", lambda: _facts(result, steps)) or (),
+        facts=folder.part("Results", lambda: _facts(result, about, steps, basis)) or (),
         remarks=tuple(folder.remarks),
         sections=sections,
         networks=_drawn(start, end, model),
@@ -78,9 +79,10 @@ def _drawn(start: Checkpoint | None, end: Checkpoint | None, model: Predictor | 
     return tuple(reversed(drawn.values()))
 
 
-def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
+def _facts(result: Json, about: Json, steps: list[Json], basis: str) -> tuple[tuple[str, str], ...]:
+    target = ("target", f"{about.get('target', '–')} ({basis})")
     if not result:
-        return (("steps so far", str(max(len(steps) - 1, 0))),)
+        return (target, ("steps so far", str(max(len(steps) - 1, 0))))
     start_ms, end_ms, where = result.get("start_ms"), result.get("measured_ms"), "on the device"
     if end_ms is None:
         published = result.get("basis") == "published"
@@ -88,6 +90,8 @@ def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
     if result.get("emulated"):
         where += ", an emulated processor: its milliseconds mean nothing"
     facts = [
+        target,
+        *([("precision", str(result["precision"]))] if "precision" in result else []),
         ("latency", f"{number(start_ms)} → {number(end_ms)} ms {where}"),
         (
             "accuracy (test split)",
@@ -103,7 +107,7 @@ def _facts(result: Json, steps: list[Json]) -> tuple[tuple[str, str], ...]:
     return tuple(facts)
 
 
-def _path(steps: list[Json]) -> list[Section]:
+def _path(steps: list[Json], basis: str) -> list[Section]:
     if not steps:
         return []
     rows: list[dict[str, Any]] = [
@@ -122,7 +126,16 @@ def _path(steps: list[Json]) -> list[Section]:
         f"from {rows[0]['ms']:.3g} ms at {rows[0]['accuracy']:.1%} to {rows[-1]['ms']:.3g} ms at {rows[-1]['accuracy']:.1%}."
     )
     table = Table.of(
-        ("step", "change", "predicted ms", "measured ms", "accuracy", "proposals", "dominated", "stopped early"),
+        (
+            "step",
+            "change",
+            f"predicted ms ({basis})",
+            "measured ms",
+            "accuracy",
+            "proposals",
+            "dominated",
+            "stopped early",
+        ),
         [
             (
                 str(step["step"]),

@@ -131,9 +131,10 @@ class CandidateSampler(BaseSampler):
             return
         self._draws = {number: draw for number, draw in self._draws.items() if number > trial.number - 1000}
         seen = history(study._get_trials(deepcopy=False, use_cache=True))  # as read when the trial began
+        gate = _Gate(self._judge, {one.fingerprint for one in seen})
+        seen = [one for one in seen if one.answers]  # others are candidates like any, but teach nothing about decisions
         pins = self._pins(seen, self._source) if self._pins else {}
         decisions = Decisions(self._decisions.space, self._decisions.offers, pins)
-        gate = _Gate(self._judge, {one.fingerprint for one in seen})
         if self._name == "auto":
             answers = self._auto.propose(seen, gate, self._source, decisions).answers
         else:

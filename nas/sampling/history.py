@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.survey import Answers
 
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
+GIVEN = "given"  # a network outside of the space, which no decisions give
 FEWEST_PAIRS = 5  # candidates that were on a rung and on the last one, to learn how one tells of the other
 Array = NDArray[np.float64]
 BEFORE = 0.4  # weight of what the last rung but one promised, in what a candidate is taken to have come to: two looks err less
@@ -22,7 +23,7 @@ class Seen:
 
     Attributes:
         fingerprint: of its architecture.
-        answers: the decisions that give it.
+        answers: the decisions that give it; none for a network outside of the space.
         ms: predicted milliseconds.
         scores: on each rung so far, what candidates are compared by.
         finished: whether nobody trains it any more.

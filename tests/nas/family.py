@@ -110,17 +110,16 @@ class Events:
 
 def family(folder: Path, **changes: Any) -> Family:
     """A family in `folder`; `changes` are fields of it or of its settings."""
-    fields = {name: changes.pop(name) for name in ("start", "device", "model", "events") if name in changes}
+    fields = {name: changes.pop(name) for name in ("start", "data", "device", "model", "events") if name in changes}
     wanted = {"budget_ratio": 0.9, "reduction": "0.1", "short": SHORT, **changes}
     defaults: dict[str, Any] = {
         "start": fields.get("start") or trained(),
+        "data": DATA,
         "device": SlowDevice(),
         "model": FakeModel(),
         "events": Events(),
     }
-    return Family(
-        run=Run(folder, "netadapt", {}), data=DATA, runtime=RUNTIME, settings=Settings(**wanted), **(defaults | fields)
-    )
+    return Family(run=Run(folder, "netadapt", {}), runtime=RUNTIME, settings=Settings(**wanted), **(defaults | fields))
 
 
 def same(one: Path, other: Path) -> bool:

@@ -30,7 +30,9 @@ from nas.storage import STUDY_FILE
 from nas.threads import Setup
 from nas.training import TrainingResult, train
 from searchspace.architecture import Architecture, lower
+from searchspace.sampling import RandomSuggest
 from searchspace.space import parse_space
+from searchspace.width import set_width, widths
 
 SPACE = parse_space(
     """
@@ -336,3 +338,15 @@ def test_the_next_candidate_takes_the_place_of_a_finalist_whose_loss_becomes_inf
         patched.setattr("nas.finalists.train", lambda *_, **__: (_ for _ in ()).throw(Diverged("the loss became nan")))
         with pytest.raises(StudyError, match=r"trained fully, but the loss of all \d became infinite"):
             search(run, digits, more)
+
+
+def test_a_network_outside_of_the_space_is_searched_with(digits: Data, tmp_path: Path) -> None:
+    space = SPACE.adapt(channels=1, classes=10, resolution=digits.resolution)
+    drawn = min((space.sample(RandomSuggest(seed)) for seed in range(20)), key=lambda one: lower(one).macs)
+    odd = set_width(drawn, widths(drawn)[0], 5)
+    settings = dataclasses.replace(SETTINGS, start=(odd,), trials=1, finalists=1)
+    assert [one.tried.architecture for one in search(tmp_path / "auto", digits, settings).finalists] == [odd]
+    heard = Silence()
+    result = search(tmp_path / "gp", digits, dataclasses.replace(settings, sampler="gp"), heard)
+    assert space.contains(result.finalists[0].tried.architecture)
+    assert "the sampler gp knows networks of the space only: 1 others are left out" in heard.notes

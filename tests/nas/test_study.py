@@ -19,6 +19,7 @@ from nas.cli import console
 from nas.errors import Diverged, StudyError
 from nas.faithfulness import faithfulness
 from nas.fidelity import Fidelity
+from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import open_study
 from nas.study import (
@@ -34,7 +35,9 @@ from nas.study import (
 )
 from nas.survey import Survey, survey
 from searchspace.architecture import Architecture, lower
+from searchspace.recalling import recall
 from searchspace.space import parse_space
+from searchspace.width import set_width, widths
 
 SPACE = parse_space(
     """
@@ -322,3 +325,39 @@ def test_one_that_died_between_its_last_score_and_telling_it_is_trained_again(tm
     run_trials(other, problem(trainer), trials=1)
     assert count_outcomes(other) == {"interrupted": 1, "complete": 1}
     assert other.trials[1].user_attrs[CANDIDATE]["fingerprint"] == told.user_attrs[CANDIDATE]["fingerprint"]
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe", "random"])
+def test_a_network_outside_of_the_space_is_a_candidate_also_after_a_kill(tmp_path: Path, sampler: SamplerName) -> None:
+    drawn = completed_one(tmp_path / "one")
+    odd = set_width(drawn, widths(drawn)[0], widths(drawn)[0].count - 3)
+    assert recall(SPACE, odd) is None
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", identity=IDENTITY)
+    attach_sampler(study, problem(Trainer()), sampler, seed=0)
+    prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), outside=[odd], local=True)
+
+    class Killed(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            if rung:
+                raise KeyboardInterrupt
+            return super().__call__(architecture, rung)
+
+    killed = Killed()
+    with pytest.raises(KeyboardInterrupt):
+        run_trials(study, problem(killed), trials=15)
+    assert killed.asked == [(odd.fingerprint, 0)]
+    prepare(study, [], outside=[odd], local=True)
+    trainer = Trainer()
+    run_trials(study, problem(trainer), trials=15)
+    assert Counter(trainer.asked)[odd.fingerprint, 0] == 1
+    assert odd in [one.architecture for one in completed(study)]
+    prepare(study, [], outside=[odd], local=True)
+    assert not study.get_trials(states=(TrialState.WAITING,))
+
+
+def completed_one(folder: Path) -> Architecture:
+    """A network of the space well within the budget."""
+    folder.mkdir()
+    study = new_study(folder)
+    run_trials(study, problem(Trainer(), rungs=1), trials=1)
+    return completed(study)[0].architecture

@@ -1,7 +1,9 @@
 """Trimming holds its latency model to the device, whatever that does meanwhile."""
 
 import itertools
+import re
 from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from latency.errors import DeviceError, ModelError, UnmeasuredKernel, UnstableMe
 from latency.timing import Slice, Timing
 from nas.adaptation import netadapt
 from nas.calibration import TRIES
+from nas.errors import BudgetError
 from nas.family import Family
 from nas.steps import Step
 from nas.uniform import uniform
 from searchspace.architecture import Architecture
+from searchspace.width import widths
 from tests.nas.family import TINY, Events, FakeModel, Lost, SlowDevice, fake_ms, family, timeless
 from tests.nas.test_calibration import Ignorant
 
@@ -120,8 +124,42 @@ def test_a_model_that_is_a_little_off_is_made_right_for_the_start(tmp_path: Path
 
 
 def test_a_model_that_is_no_guide_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"must agree within 50% to trim by, .* profile the target"):
+    told = r"must agree within 50% to trim by, .*: run `nas profile --target host --like (\S+)`, .* with another --out"
+    with pytest.raises(ModelError, match=told) as refused:
         netadapt(family(tmp_path, model=FakeModel(0.5)))
+    (line,) = Path(re.search(told, str(refused.value))[1]).read_text().splitlines()  # type: ignore[index]
+    assert Architecture.from_text(line) == TINY
+
+
+@dataclass(frozen=True)
+class Narrow(FakeModel):
+    """Was never shown a layer of an odd width."""
+
+    def predict(self, architecture: Architecture) -> Any:
+        if any(width.count % 2 for width in widths(architecture)):
+            raise UnmeasuredKernel(
+                "the model knows every kernel but 'odd', which was never measured: run `nas profile`"
+            )
+        return super().predict(architecture)
+
+
+@pytest.mark.parametrize("trim", [netadapt, uniform])
+def test_what_the_model_cannot_tell_is_counted_and_can_be_profiled(
+    tmp_path: Path, trim: Callable[[Family], list[Step]]
+) -> None:
+    events = Events()
+    steps = trim(family(tmp_path, model=Narrow(), events=events, budget_ratio=0.75))
+    assert steps[-1].ms <= 0.75 * steps[0].ms
+    (told,) = [note for note in events.notes if "networks were passed over" in note]
+    assert "their latency cannot be told: the model knows every kernel but 'odd'" in told
+    assert f"run `nas profile --target host --like {tmp_path}/untold.jsonl` and give another --out" in told
+    networks = [Architecture.from_text(line) for line in (tmp_path / "untold.jsonl").read_text().splitlines()]
+    assert networks and all(any(width.count % 2 for width in widths(one)) for one in networks)
+
+
+def test_an_unreachable_budget_tells_what_could_not_be_told(tmp_path: Path) -> None:
+    with pytest.raises(BudgetError, match=r"the fastest reachable is about .*networks were passed over.*'odd'"):
+        netadapt(family(tmp_path, model=Narrow(), budget_ratio=None, budget_ms=1e-6))
 
 
 @pytest.mark.parametrize("device", [None, SlowDevice()], ids=["published", "measured"])

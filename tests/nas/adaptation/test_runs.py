@@ -84,29 +84,35 @@ from pathlib import Path
 import torch
 from nas.adaptation import netadapt
 from nas.finishing import finish
-from tests.nas.family import LONG, Events, family
+from tests.nas.family import LONG, Events, SlowDevice, family
 
 def kill(what):
     if what.startswith(moment):
         print(*(child.pid for child in multiprocessing.active_children()), flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
 
+class Watched(SlowDevice):
+    def measure(self, models, **options):
+        kill(f"measuring {len(models)}")
+        return super().measure(models, **options)
+
 if __name__ == "__main__":
     folder, moment, workers = sys.argv[1:]
-    trimmed = family(Path(folder), budget_ratio=0.8, workers=int(workers), events=Events(kill))
+    trimmed = family(Path(folder), budget_ratio=0.8, workers=int(workers), events=Events(kill), device=Watched())
     finish(trimmed, netadapt(trimmed), recipe=LONG)
 """
 
 
 def test_kill_9(tmp_path: Path) -> None:
-    """Killed at two places, with other numbers of workers, it ends where an undisturbed run ends, and leaves none behind."""
+    """Killed at three places, with other numbers of workers, it ends where an undisturbed run ends, and leaves none behind."""
     calm = family(tmp_path / "calm", budget_ratio=0.8)
     steps = netadapt(calm)
     wanted = finish(calm, steps, recipe=LONG)
     script, folder = tmp_path / "script.py", tmp_path / "killed"
     script.write_text(SCRIPT)
     root = Path(__file__).parents[3]
-    for moment, workers in (("step 2: hopeful proposals fine-tuned 1", 2), ("long fine-tune", 1)):
+    moments = (("step 2: hopeful proposals fine-tuned 1", 2), ("measuring 2", 1), ("long fine-tune", 1))
+    for moment, workers in moments:
         command = [sys.executable, str(script), str(folder), moment, str(workers)]
         killed = subprocess.run(
             command, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True
@@ -156,13 +162,18 @@ def _running(process: Path) -> bool:
 
 def test_smallest_network_within_a_drop_of_accuracy(tmp_path: Path) -> None:
     asked = {"budget_ratio": None, "max_accuracy_drop": 0.1, "reduction": "0.15", "measure_every": 99}
-    trimmed = family(tmp_path, **asked)
+    events = Events()
+    trimmed = family(tmp_path, **asked, events=events)
     steps = netadapt(trimmed)
     outcome = finish(trimmed, steps, recipe=LONG)
     least = steps[0].accuracy - 0.1
     assert outcome.validation_accuracy >= least
-    tried = [step for step in steps if step.step > outcome.step.step]
-    assert all(load_checkpoint(tmp_path / f"final-{step.step:02}.pt").metrics["accuracy"] < least for step in tried)
+    tried = {int(path.stem[-2:]): load_checkpoint(path).metrics["accuracy"] for path in tmp_path.glob("final-*.pt")}
+    assert all((accuracy >= least) == (number <= outcome.step.step) for number, accuracy in tried.items())
+    assert {outcome.step.step, min(outcome.step.step + 1, len(steps) - 1)} <= tried.keys(), "the next one is too small"
+    most = (len(steps) - 1).bit_length()
+    assert len(tried) <= most
+    assert any(f"by bisection: at most {most} long fine-tunes of 160 images each" in note for note in events.notes)
     assert all(step.accuracy < least for step in steps[-2:]) or outcome.step.step == steps[-1].step
     assert outcome.step.step > 0
     assert outcome.measured_ms == pytest.approx(fake_ms(load_checkpoint(outcome.checkpoint).architecture), rel=1e-3)

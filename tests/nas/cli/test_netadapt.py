@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
 from latency.errors import DeviceError
-from latency.fake import FakeDevice
+from latency.fake import FakeDevice, true_ms
 from latency.target import Target
 from latency.timing import Slice, Timing
 from nas.checkpoint import load_checkpoint, save_checkpoint
-from nas.deployment import random_checkpoint
+from nas.data import load_data
+from nas.deployment import accuracy, random_checkpoint
+from nas.evaluation import as_trained
 from searchspace.architecture import Architecture
 from searchspace.blocks import ClassicHead, Conv
 from tests.nas.cli.shell import Shell
@@ -115,11 +118,73 @@ def test_a_target_without_a_device(nas: Shell, start: str, monkeypatch: pytest.M
     assert [path.name for path in Path("silu").iterdir()] == [".lock"]
 
 
+def test_what_the_latency_model_is_sure_of_is_said_at_once(
+    nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Target, "open", lambda target: pytest.fail("nothing needs to be measured"))
+    refused = nas.error("netadapt", start, "--target", "pixel6", "--budget-ms", 1000, "--data", "nowhere")
+    assert "there is nothing to trim: the network is predicted to take" in refused
+    assert not Path("runs").exists()
+
+
+def test_images_are_those_that_the_network_was_trained_on_or_must_be_named(nas: Shell, start: str) -> None:
+    trained = load_checkpoint(Path(start))
+    photos = dataclasses.replace(trained.data, name="photos", fingerprint="p")
+    save_checkpoint(Path("photos.pt"), dataclasses.replace(trained, data=photos))
+    command = ("netadapt", "photos.pt", "--budget-ratio", 0.0001, *QUICK, "--target", "pixel6")
+    refused = nas.error(*command)
+    assert "--data must say which images: the network was trained on 'photos', not on the default 'digits'" in refused
+    assert "the fastest reachable is about" in nas.error(*command, "--data", "digits")
+    assert Path("runs/netadapt-photos-pixel6-0.0001x").is_dir()
+
+
+class Surprising(FakeDevice):
+    """Takes longer for a trained model than for one that stands in for it."""
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        found = super().measure(models, **options)
+        return [
+            Timing(tuple(Slice(tuple(2 * ns for ns in part.ns), part.probe_ns) for part in one.slices))
+            if onnx.load_from_string(model).metadata_props
+            else one
+            for model, one in zip(models, found, strict=True)
+        ]
+
+
+def test_of_an_8_bit_target_the_file_that_ships_is_judged_and_measured(
+    nas: Shell, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit = ("--target", "host-int8", "--budget-ratio", 0.9, "--step", 0.06)
+    command = ("netadapt", start, *limit, *QUICK, "--out", "run")
+    result = nas.json(*command)
+    model = Path(result["onnx"]).read_bytes()
+    assert "QuantizeLinear" in {node.op_type for node in onnx.load_from_string(model).graph.node}
+    assert result["precision"] == "int8"
+    assert result["measured_ms"] == pytest.approx(true_ms(model), rel=1e-3)
+    assert result["start_ms"] == pytest.approx(true_ms(Path("run/step-00-int8.onnx").read_bytes()), rel=1e-3)
+    assert result["budget_ms"] == pytest.approx(0.9 * result["steps"][0]["measured_ms"])
+    assert result["within_budget"] == (result["measured_ms"] <= result["budget_ms"])
+    digits = as_trained(load_data("digits"), load_checkpoint(Path(start)))
+    assert result["accuracy"] == accuracy(model, digits.test, digits)
+    assert result["trained_accuracy"] == pytest.approx(nas.json("evaluate", result["checkpoint"])["accuracy"])
+    assert nas.json(*command) == result, "the same command makes nothing anew"
+    Path(result["onnx"]).with_suffix(".json").unlink()
+    monkeypatch.setattr(Target, "open", lambda target: Surprising(target.name))
+    code, out, err = nas(*command)
+    assert code == 0
+    assert "on host-int8 (int8), milliseconds (measured)" in " ".join(out.split())
+    assert "that is of the 8-bit files that ship" in " ".join(out.split())
+    assert "is not met: give a smaller one" in " ".join(out.split())
+    assert "the 8-bit file takes" in err and "more than the budget" in err
+
+
 def test_the_targets_own_budget_is_the_limit_where_none_is_given(nas: Shell, start: str) -> None:
     Path("board.yaml").write_text("name: board\ndevice: {kind: host}\nbudget_ms: 1000\n")
     command = ("netadapt", start, "--target", "board.yaml", *QUICK)
     assert "nothing to trim" in nas.error(*command)
-    assert Path("runs/netadapt-digits-board-1000ms").is_dir()
+    assert Path("runs/netadapt-start-board-1000ms").is_dir()
+    nas.error(*command, "--budget-ms", 500, "--seed", 3)
+    assert Path("runs/netadapt-start-board-500ms-seed3").is_dir()
     assert "fastest reachable is about" in nas.error(*command, "--budget-ratio", 0.0001, "--out", "ratio")
 
 

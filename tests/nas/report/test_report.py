@@ -176,6 +176,16 @@ def test_candidates_in_a_database_are_told_of_and_shown_where_it_is_given(tmp_pa
     assert not page.remarks, "its study lies in its folder"
 
 
+@pytest.mark.parametrize("finished", [True, False])
+def test_milliseconds_of_a_trimming_say_what_they_rest_on(finished: bool, tmp_path: Path) -> None:
+    run = trimming_run(tmp_path / "run", finished=finished)
+    latency_model().save(run / "latency_model.json")
+    page = page_of(run)
+    assert dict(page.facts)["target"] == "host (measured)"
+    (section,) = (section for section in page.sections if section.heading == "Path")
+    assert section.table is not None and "predicted ms (measured)" in section.table.headings
+
+
 @pytest.mark.parametrize("name", ["result.json", "study.db", "latency_model.json"])
 def test_a_damaged_file_is_remarked_and_the_rest_is_shown(name: str, tmp_path: Path) -> None:
     run = search_run(tmp_path / "run")
