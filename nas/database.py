@@ -45,7 +45,13 @@ class ServerStorage(RDBStorage):
     Attributes:
         reached_at: since when it has answered without a pause, on the monotonic clock; who was away himself cannot tell
             whose heartbeats are missing.
+        address: for people.
+        on_wait: told once when the server is away and is waited for.
     """
+
+    address = "a database"
+    on_wait: Callable[[str], None] | None = None
+    away_told = False
 
     def __init__(self, url: str) -> None:
         self.reached_at = math.inf
@@ -104,8 +110,12 @@ class ServerStorage(RDBStorage):
         return trials_without_heartbeat(self.engine, trial_ids)
 
 
-def open_server(url: str) -> RDBStorage:
+def open_server(url: str, on_wait: Callable[[str], None] | None = None) -> ServerStorage:
     """The storage on a server, its tables made where they are missing; a server that does not answer is given some seconds.
+
+    Args:
+        url: of the database.
+        on_wait: told when the server is away, now or later.
 
     Raises:
         StudyError: it cannot be reached or refuses us. No message holds the password.
@@ -121,10 +131,12 @@ def open_server(url: str) -> RDBStorage:
             "the study's storage must be a URL such as postgresql://user@host/database or sqlite:///study.db "
             "(in a password, @ is written %40 and / is %2F); check --storage"
         )
-    address, deadline = shown(url), time.monotonic() + OPENING_S
+    address, deadline, told = shown(url), time.monotonic() + OPENING_S, False
     while True:
         try:
-            return ServerStorage(where.render_as_string(hide_password=False))
+            storage = ServerStorage(where.render_as_string(hide_password=False))
+            storage.address, storage.on_wait = address, on_wait
+            return storage
         except ImportError:
             extra = where.get_backend_name() == "postgresql"
             remedy = "pip install 'pocketnas[postgresql]'" if extra else "install the database's Python driver"
@@ -138,7 +150,15 @@ def open_server(url: str) -> RDBStorage:
                     f"{address}: the study's storage must be reachable, tried for {OPENING_S:g} s ({reason}); "
                     "start the server or check --storage"
                 ) from None
+            if not told and on_wait is not None and _is_away(error):
+                on_wait(waiting_for(address, reason))
+                told = True
             time.sleep(TRY_EVERY_S)
+
+
+def waiting_for(address: str, reason: str) -> str:
+    """What is said of a storage that is away."""
+    return f"waiting for the study's storage, {address}, to answer ({reason})"
 
 
 def _with_driver(url: str) -> str:
@@ -187,7 +207,8 @@ def make_patient(kind: type, names: Iterable[str], is_away: Callable[[Exception]
     """Repeats a storage's methods of these names for as long as its server is away.
 
     Args:
-        kind: of storage; its instances say in `reached_at` since when the server has answered, infinite before it ever did.
+        kind: of storage; its instances say in `reached_at` since when the server has answered, infinite before it ever did, in
+            `address` where it is, in `on_wait` who is told that it is away, and in `away_told` whether that was done.
         names: of the methods.
         is_away: whether an error says that the server is not there.
     """
@@ -216,13 +237,22 @@ def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -
                 deadline = now + PATIENCE_S if deadline is None else deadline
                 if math.isinf(self.reached_at) or not is_away(error) or now > deadline:
                     raise
+                _tell_away(self, error)
                 time.sleep(TRY_EVERY_S)
                 continue
             if deadline is not None:
-                self.reached_at = time.monotonic()
+                self.reached_at, self.away_told = time.monotonic(), False
             return result
 
     return call
+
+
+def _tell_away(storage: Any, error: Exception) -> None:
+    """Once, by whichever thread meets it first."""
+    if not storage.away_told and storage.on_wait is not None:
+        reason = without_secrets(reason_of(error), getattr(storage, "url", ""))
+        storage.on_wait(waiting_for(storage.address, reason))
+    storage.away_told = True
 
 
 def _after_telling(method: Callable[..., Any]) -> Callable[..., Any]:

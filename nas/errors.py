@@ -6,7 +6,7 @@ NasError
 │   └── Diverged       the loss became infinite or not a number: the candidate failed, not the search
 ├── CheckpointError    a checkpoint is damaged, hostile, or of another format
 ├── StudyError         a study cannot be made, joined or resumed
-├── BudgetError        no network of the space meets the budget
+├── BudgetError        no network of the space meets the budget, or another limit
 ├── CompressionError   a network cannot be compressed as asked
 ├── ExportError        an exported file would not do what the checkpoint does
 └── ReportError        a run cannot be reported on
@@ -36,7 +36,7 @@ class StudyError(NasError):
 
 
 class BudgetError(NasError):
-    """No network of the space meets the budget."""
+    """No network of the space meets the budget, or another limit."""
 
 
 class CompressionError(NasError):

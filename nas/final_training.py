@@ -11,7 +11,8 @@ from nas.candidates import CandidateTrainer
 from nas.data import Data
 from nas.distillation import Lesson
 from nas.errors import Diverged
-from nas.finalists import state_file, train_finalist
+from nas.finalists import ranked, state_file, train_finalist
+from nas.joining import heard
 from nas.recipe import Recipe, load_recipe
 from nas.study import Tried
 from nas.workers import Place
@@ -22,6 +23,12 @@ IMAGES = 40_000
 Progress = Callable[[str, int, int | None], None]
 
 
+def by_worth(tried: Sequence[Tried]) -> list[Tried]:
+    """Candidates in the order in which full training is worth it, by what the search compared them by."""
+    known = {one.architecture: one for one in tried}
+    return [known[one.architecture] for one in ranked([dataclasses.replace(one, accuracy=one.score) for one in tried])]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FinalTraining:
     """Trains finalists fully, from their brief weights; processes that share the folder share the work.
@@ -29,20 +36,23 @@ class FinalTraining:
     Attributes:
         trainer: what trained them briefly.
         folder: where their checkpoints go.
-        epochs: length; None: 20 epochs, but no more than 40,000 images.
+        recipe: how; None: the shipped `full`, cut to a length that a laptop can bear: 20 epochs, but at most 40,000 images.
+        epochs: length in place of the recipe's.
         lesson: what they learn from beside the labels.
         candidates: whom a process of several trains.
     """
 
     trainer: CandidateTrainer
     folder: Path
+    recipe: Recipe | None = None
     epochs: float | None = None
     lesson: Lesson | None = None
     candidates: tuple[Tried, ...] = ()
 
     def __call__(self, place: Place) -> None:
         """Train the candidates that no other process is at, as one of several."""
-        here = dataclasses.replace(self, trainer=dataclasses.replace(self.trainer, device=place.device))
+        trainer = dataclasses.replace(heard(self.trainer, place.note), device=place.device)
+        here = dataclasses.replace(self, trainer=trainer)
         for candidate in self.candidates:
             lock = self.path(candidate).with_suffix(".lock")
             lock.parent.mkdir(parents=True, exist_ok=True)
@@ -98,8 +108,10 @@ class FinalTraining:
         )
 
     def _recipe(self, data: Data) -> Recipe:
-        """The full recipe in brief training's memory layout, at the length that was asked for or one that a laptop can bear."""
-        recipe = dataclasses.replace(load_recipe("full"), channels_last=self.trainer.recipe.channels_last)
-        if self.epochs is not None:
-            return dataclasses.replace(recipe, epochs=self.epochs)
-        return dataclasses.replace(recipe, epochs=None, images=min(round(EPOCHS * len(data.train)), IMAGES))
+        """The recipe at the length that was asked for, in brief training's memory layout where it says none."""
+        recipe = self.recipe or dataclasses.replace(
+            load_recipe("full"), epochs=None, images=min(round(EPOCHS * len(data.train)), IMAGES)
+        )
+        if recipe.channels_last is None:
+            recipe = dataclasses.replace(recipe, channels_last=self.trainer.recipe.channels_last)
+        return recipe if self.epochs is None else dataclasses.replace(recipe, epochs=self.epochs, images=None)

@@ -13,13 +13,14 @@ from nas.limits import Limit, Reward, RewardKind
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages
-from nas.storage import failures_told, open_study
+from nas.storage import PLAN, failures_told, open_study
 from nas.study import Prediction, Problem, Progress, attach_sampler, run_trials
 from nas.workers import Place
 from searchspace.architecture import Architecture
 from searchspace.space import Space
 
 SEED_STRIDE = 7919  # between the samplers of two processes, which would else draw the same
+Note = Callable[[str], None]
 
 
 class Model(Protocol):
@@ -64,16 +65,18 @@ class StudyWork:
     sampler: SamplerName = "auto"
     stages: bool = False
 
-    def open(self) -> optuna.Study:
-        """The study, made if it is not there.
+    def open(self, on_wait: Note | None = None) -> optuna.Study:
+        """The study, made if it is not there; `on_wait` is told when its storage is away.
 
         Raises:
             StudyError: the storage cannot be used, or the study is of something else.
         """
         limits = {"budget_ms": self.budget_ms} | {limit.name: limit.most for limit in self.limits}
-        return open_study(self.url, self.name, identity=self.identity, limits=limits, pareto=self.pareto)
+        return open_study(
+            self.url, self.name, identity=self.identity, limits=limits, pareto=self.pareto, on_wait=on_wait
+        )
 
-    def problem(self, note: Callable[[str], None] | None = None) -> Problem:
+    def problem(self, note: Note | None = None) -> Problem:
         """What the study looks for; `note` is told which networks cannot be predicted."""
         return Problem(
             self.space,
@@ -87,9 +90,13 @@ class StudyWork:
         )
 
     def __call__(self, place: Place) -> None:
-        """Work on the study as one process of several, until nothing is left to do."""
+        """Work on the study as one process of several, until nothing is left to do.
+
+        That its storage is away it leaves to whoever started it, who waits for it as well.
+        """
         trainer = dataclasses.replace(self.trainer, device=place.device)
-        work(dataclasses.replace(self, trainer=trainer, seed=self.seed + SEED_STRIDE * (place.number + 1)))
+        seed = self.seed + SEED_STRIDE * (place.number + 1)
+        work(dataclasses.replace(self, trainer=trainer, seed=seed), note=place.note)
 
 
 @failures_told()
@@ -97,14 +104,45 @@ def work(
     on: StudyWork,
     *,
     here: int | None = None,
-    note: Callable[[str], None] | None = None,
+    note: Note | None = None,
+    on_wait: Note | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
-    """Work on a study in this process, until nothing is left to do or `here` candidates are trained; returns how many were."""
-    study, problem = on.open(), on.problem(note)
+    """Work on a study in this process, until nothing is left to do or `here` candidates are trained; returns how many were.
+
+    Args:
+        on: the study, and what is to be done.
+        here: candidates that this process trains at most; None: no limit.
+        note: told of training that raised an error, and when the place for checkpoints is away.
+        on_wait: told when the storage is.
+        on_progress: told where the study stands.
+    """
+    on = dataclasses.replace(on, trainer=heard(on.trainer, note))
+    study, problem = on.open(on_wait), on.problem(note)
     stages = TwoStages(Decisions.of(on.space), on.trials) if on.stages else None
     attach_sampler(study, problem, on.sampler, seed=on.seed, pins=stages.pins if stages else None)
-    return run_trials(study, problem, trials=on.trials, here=here, note=note, on_progress=on_progress)
+    return run_trials(
+        study,
+        problem,
+        trials=on.trials,
+        here=here,
+        more=lambda: wanted(study, on.trials),
+        note=note,
+        on_progress=on_progress,
+    )
+
+
+def wanted(study: optuna.Study, known: int) -> int:
+    """How many candidates are wanted now, where `known` were: a search that extends the study publishes more."""
+    plan = study.user_attrs.get(PLAN) or {}
+    return max(known, int(plan.get("trials", 0)))
+
+
+def heard(trainer: CandidateTrainer, note: Note | None) -> CandidateTrainer:
+    """The trainer, telling `note` when its place for checkpoints is away."""
+    if trainer.mirror is None:
+        return trainer
+    return dataclasses.replace(trainer, mirror=dataclasses.replace(trainer.mirror, on_wait=note))
 
 
 @dataclass(frozen=True)
@@ -116,7 +154,7 @@ class _Unpredictable:
     high_ms: float = 1e9
 
 
-def cautious(model: Model, note: Callable[[str], None] | None) -> Callable[[Architecture], Prediction]:
+def cautious(model: Model, note: Note | None) -> Callable[[Architecture], Prediction]:
     """The model's predictions; networks with a kernel that was never measured are left out, which is said once for each."""
     told: set[str] = set()
 

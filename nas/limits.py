@@ -15,6 +15,19 @@ ABSOLUTE = -0.1
 """TuNAS's default weight of the distance to the budget."""
 SOFT = -0.07
 """MnasNet's exponent."""
+BUDGET, ELSEWHERE = "latency", "latency on "
+"""Names of limits on milliseconds: of the budget, and the begin of one on another target."""
+OPTIONS = {
+    BUDGET: "--budget-ms",
+    "params": "--max-params",
+    "weight_bytes": "--max-weight-bytes",
+    "peak_bytes": "--max-peak-bytes",
+}
+
+
+def option_of(limit: str) -> str:
+    """What sets the limit of that name on the command line."""
+    return OPTIONS.get(limit) or f"--also {limit.removeprefix(ELSEWHERE)}"
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,31 @@ class Limit:
     def excess(self, architecture: Architecture) -> float:
         """By which share the network is above the limit; 0 or less: it is within."""
         return min(self.amount(architecture) / self.most - 1, 1e9)
+
+    @property
+    def option(self) -> str:
+        """What sets it on the command line."""
+        return option_of(self.name)
+
+    @property
+    def target(self) -> str | None:
+        """The other target whose latency it limits; None where it limits something else."""
+        return self.name.removeprefix(ELSEWHERE) if self.name.startswith(ELSEWHERE) else None
+
+    def predicted_ms(self, architecture: Architecture) -> float | None:
+        """Milliseconds of a network on that target; None where there is none, or they are not known."""
+        if not isinstance(self.amount, _Latency):
+            return None
+        try:
+            return self.amount.model.predict(architecture).ms
+        except UnmeasuredKernel:
+            return None
+
+    def shown(self, amount: float) -> str:
+        """An amount of it with its unit, for people."""
+        if self.name == "params":
+            return f"{amount:,.0f} parameters"
+        return f"{amount:,.0f} bytes" if self.name in OPTIONS and self.name != BUDGET else f"{amount:.3g} ms"
 
 
 def size_limits(
@@ -61,8 +99,10 @@ def _peak(architecture: Architecture) -> float:
 
 
 class Prediction(Protocol):
-    """The lower end of the interval that likely holds a network's milliseconds."""
+    """Milliseconds of a network: expected, and the lower end of the interval that is likely to hold them."""
 
+    @property
+    def ms(self) -> float: ...
     @property
     def low_ms(self) -> float: ...
 
@@ -88,7 +128,7 @@ class _Latency:
 
 def latency_limit(target: str, most_ms: float, model: "Model") -> Limit:
     """A limit on the latency on another target; a network that its model cannot predict is beyond it."""
-    return Limit(f"latency on {target}", most_ms, _Latency(model))
+    return Limit(f"{ELSEWHERE}{target}", most_ms, _Latency(model))
 
 
 def limit_to_dict(limit: Limit) -> dict[str, object]:
@@ -142,3 +182,22 @@ class Reward:
     def offset(self, ms: float) -> float:
         """What is added to it."""
         return ABSOLUTE * abs(ms / self.budget_ms - 1) if self.kind == "absolute" else 0.0
+
+
+def require_reward(reward: RewardKind, *, score: str, pareto: bool) -> None:
+    """Refuses what a reward means nothing for: scores that are no share of images, and a front, which has no one objective.
+
+    Raises:
+        StudyError: the reward is not accuracy alone and cannot be combined with the score, or with `pareto`.
+    """
+    if reward == "accuracy":
+        return
+    if pareto:
+        raise StudyError(
+            f"--reward {reward} needs a search for one best network, got --pareto, which weighs nothing: leave one of them out"
+        )
+    if not score.endswith("accuracy"):
+        raise StudyError(
+            f"--reward {reward} weighs accuracy against latency, got --score {score}, which is on another scale: give --score "
+            "accuracy or ema-accuracy, or leave --reward out"
+        )

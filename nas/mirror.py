@@ -12,7 +12,7 @@ import secrets
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,9 +32,11 @@ class Mirror:
 
     Attributes:
         url: of a folder, such as ``s3://bucket/search``, ``gs://…``, ``sftp://host/folder`` or ``file:///shared/search``.
+        on_wait: told once when the place is away and is waited for.
     """
 
     url: str
+    on_wait: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     def check(self) -> None:
         """Write a small file there and remove it again.
@@ -99,7 +101,7 @@ class Mirror:
 
     def _patiently(self, act: Callable[[Any, str], Result]) -> Result:
         """What `act` gives for the place's file system and folder, tried again for as long as a database would be."""
-        deadline = time.monotonic() + database.PATIENCE_S
+        deadline, told = time.monotonic() + database.PATIENCE_S, False
         while True:
             try:
                 return act(*_opened(self.url))
@@ -108,6 +110,10 @@ class Mirror:
             except Exception as error:
                 if time.monotonic() > deadline or getattr(error, "errno", None) in _FULL:
                     raise
+                if not told and self.on_wait is not None:
+                    reason = without_secrets(_reason(error), self.url)
+                    self.on_wait(f"waiting for the place for checkpoints, {shown(self.url)}, to answer ({reason})")
+                told = True
             _opened.cache_clear()  # its connection may be lost for good
             time.sleep(database.TRY_EVERY_S)
 

@@ -4,11 +4,14 @@ The study holds the space, the rungs, the budget, the latency model, the recipe 
 images are given where the worker runs, and must be the same.
 """
 
+import functools
+import hashlib
 import json
 import secrets
 import tempfile
 import zlib
 from collections.abc import Callable, Mapping
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,20 +24,32 @@ from nas.claims import worker_name
 from nas.data import Data
 from nas.errors import StudyError
 from nas.fidelity import parse_ladder
-from nas.joining import SEED_STRIDE, StudyWork
+from nas.joining import SEED_STRIDE, Note, StudyWork, wanted
 from nas.limits import limit_from_dict, limit_to_dict, model_to_dict
 from nas.mirror import Mirror
 from nas.prediction import load_run_model
 from nas.recipe import Recipe
 from nas.run import Run
-from nas.storage import FORMAT, IDENTITY, failures_told, open_storage
+from nas.storage import IDENTITY, PLAN, base_name, failures_told, open_storage, require_format
+from nas.study import progress
 from nas.urls import shown
 from searchspace.errors import NasError
 from searchspace.files import write_atomically
 from searchspace.space import Space
 
-PLAN = "plan"
+PACKAGES = ("nas", "latency", "searchspace")
 SHARED = "shared.json"
+
+
+@functools.cache
+def sources() -> str:
+    """Fingerprint of the program's own sources: a checkout may be another one although its version is the same."""
+    digest = hashlib.blake2b(digest_size=6)
+    for package in PACKAGES:
+        root = Path(str(resources.files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 @failures_told()
@@ -46,6 +61,7 @@ def publish(study: optuna.Study, work: StudyWork, run: Run) -> None:
     write_atomically(folder / SHARED, json.dumps({"token": token}).encode())
     plan = {
         "version": version("pocketnas"),
+        "sources": sources(),
         "space": work.space.to_dict(),
         "model": model_to_dict(work.model),
         "budget_ms": work.budget_ms,
@@ -68,13 +84,18 @@ def publish(study: optuna.Study, work: StudyWork, run: Run) -> None:
 
 
 @failures_told()
-def read_plan(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_plan(url: str, name: str, on_wait: Note | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Identity and plan of a study, both plain data.
+
+    Args:
+        url: of the storage.
+        name: of the study.
+        on_wait: told when the storage is away and is waited for.
 
     Raises:
         StudyError: there is no such study, or one that this version cannot work on.
     """
-    storage = open_storage(url, make=False)
+    storage = open_storage(url, make=False, on_wait=on_wait)
     try:
         study = optuna.load_study(study_name=name, storage=storage)
     except KeyError:
@@ -82,10 +103,7 @@ def read_plan(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise StudyError(f"study {name!r} must be one of the storage's, there are: {names}; check --study") from None
     attributes = study.user_attrs
     identity, plan, here = attributes.get(IDENTITY, {}), attributes.get(PLAN), version("pocketnas")
-    if identity.get("format", FORMAT) != FORMAT:
-        raise StudyError(
-            f"study {name!r} must be of format {FORMAT}, got {identity['format']!r}: install the version that made it"
-        )
+    require_format(name, identity)
     if plan is None:
         raise StudyError(
             f"study {name!r} does not say what is searched; start `nas search --storage … --study …` first"
@@ -94,10 +112,22 @@ def read_plan(url: str, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         raise StudyError(
             f"study {name!r} is of pocketnas {plan.get('version')}, this is {here}: all who work on a study need the same"
         )
+    if plan.get("sources") != sources():
+        raise StudyError(
+            f"study {name!r} was begun with other sources of pocketnas {here} (fingerprint {plan.get('sources')}, here "
+            f"{sources()}): all who work on a study need the same checkout"
+        )
     return identity, plan
 
 
-def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | None = None) -> StudyWork:
+def join(
+    url: str,
+    name: str,
+    load: Callable[[int, int], Data],
+    *,
+    out: Path | None = None,
+    on_wait: Note | None = None,
+) -> StudyWork:
     """The work on a study that a search published, for this process.
 
     Args:
@@ -105,12 +135,13 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
         name: of the study.
         load: reads the images at so many pixels a side, divided by the seed that is its second argument.
         out: where checkpoints go; None: the search's own folder where it is reachable here, else ``runs/worker-NAME``.
+        on_wait: told when the storage is away and is waited for.
 
     Raises:
         StudyError: there is no such study, this version cannot work on it, the images are others, or the place for checkpoints
             cannot be used from here.
     """
-    identity, plan = read_plan(url, name)
+    identity, plan = read_plan(url, name, on_wait)
     try:
         space, ladder = Space.from_dict(plan["space"]), parse_ladder(",".join(plan["rungs"]))
         if space.fingerprint != identity["space"]:
@@ -159,6 +190,22 @@ def join(url: str, name: str, load: Callable[[int, int], Data], *, out: Path | N
         sampler=plan["sampler"],
         stages=plan["stages"],
     )
+
+
+@failures_told()
+def others(study: optuna.Study) -> list[str]:
+    """The other studies of the same search, of other limits: each with how far it is, those made last first."""
+    storage, identity = study._storage, study.user_attrs.get(IDENTITY)
+    told: list[str] = []
+    for summary in optuna.get_all_study_summaries(storage, include_best_trial=False):
+        name, attributes = summary.study_name, summary.user_attrs
+        if name == study.study_name or attributes.get(IDENTITY) != identity or base_name(summary) != base_name(study):
+            continue
+        if PLAN in attributes:
+            other = optuna.load_study(study_name=name, storage=storage)
+            state = progress(other, wanted(other, 0))
+            told.insert(0, f"{name} ({state.trained} of {state.wanted} trained)")
+    return told
 
 
 def _folder(plan: Mapping[str, Any], identity: Mapping[str, Any], name: str, out: Path | None) -> Path:

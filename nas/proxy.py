@@ -9,7 +9,7 @@ The protocol has no heartbeats, so a process that is at a trial counts up an att
 import math
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,10 +33,16 @@ class ProxyStorage(GrpcStorageProxy):
 
     Attributes:
         reached_at: since when it has answered without a pause, on the monotonic clock.
+        address: for people.
+        on_wait: told once when the proxy is away and is waited for.
     """
+
+    on_wait: Callable[[str], None] | None = None
+    away_told = False
 
     def __init__(self, host: str, port: int) -> None:
         self.reached_at = math.inf
+        self.address = f"{SCHEME}://{host}:{port}"
         self._counts: dict[int, tuple[object, float]] = {}
         super().__init__(host=host, port=port)
 
@@ -59,8 +65,12 @@ class ProxyStorage(GrpcStorageProxy):
         }
 
 
-def open_proxy(url: str) -> ProxyStorage:
+def open_proxy(url: str, on_wait: Callable[[str], None] | None = None) -> ProxyStorage:
     """The storage behind a proxy, such as ``grpc://host:13000``; one that does not answer is given some seconds.
+
+    Args:
+        url: of the proxy.
+        on_wait: told when it is away later.
 
     Raises:
         StudyError: it cannot be reached, or gRPC is not installed.
@@ -87,7 +97,7 @@ def open_proxy(url: str) -> ProxyStorage:
             f"{shown(url)}: the study's storage must be reachable, tried for {database.OPENING_S:g} s; "
             "start the proxy (`nas proxy`) or check --storage"
         ) from None
-    storage.reached_at = time.monotonic()
+    storage.reached_at, storage.on_wait = time.monotonic(), on_wait
     return storage
 
 

@@ -5,8 +5,8 @@
 Every step leaves what it made in the run's folder, so the same request goes on from wherever the last one stopped.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import optuna
@@ -26,10 +26,11 @@ from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
 from nas.faithfulness import RungFaithfulness, faithfulness
 from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
-from nas.final_training import FinalTraining
-from nas.finalists import Finalist, Shipped, measure, pareto_front, ranked, ship
-from nas.joining import Model, StudyWork, cautious, work
-from nas.limits import Limit, RewardKind
+from nas.final_training import FinalTraining, by_worth
+from nas.finalists import Finalist, Shipped, measure, pareto_front, ship
+from nas.following import Following
+from nas.joining import Model, StudyWork, cautious, heard, work
+from nas.limits import BUDGET, Limit, RewardKind, require_reward
 from nas.mirror import Mirror
 from nas.plan import publish
 from nas.recipe import Recipe, load_recipe
@@ -52,9 +53,9 @@ from nas.study import (
     prepare,
     progress,
 )
-from nas.survey import Answers, Survey, survey
+from nas.survey import Answers, Survey, meeting, require_each, survey
 from nas.threads import Setup, known_setup
-from nas.workers import default_processes, side_by_side
+from nas.workers import default_processes, side_by_side, threads_each
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
 from searchspace.sampling import FixedSuggest
@@ -65,9 +66,10 @@ FRONT_AT_LEAST = 3
 
 
 class Events(Protocol):
-    """What a search tells whoever watches: remarks, and how far the work at hand is."""
+    """What a search tells whoever watches: remarks, how far the work at hand is, and, for logs, each piece of it that is done."""
 
     def note(self, message: str) -> None: ...
+    def done(self, message: str) -> None: ...
     def progress(self, what: str, done: int, total: int | None) -> None: ...
 
 
@@ -88,13 +90,19 @@ class SearchSettings:
         ladder: rungs of brief training.
         score: what candidates are compared by after a rung.
         warm_start: candidates begin with the weights of the most similar one that was trained before.
-        workers: processes that train side by side, one thread each; None: one per card, or where there is none one per core.
-        final_epochs: length of full training; None: 20 epochs, but no more than 40,000 images.
+        workers: processes that train side by side, the cores divided among them; None: one per card, or where there is none one
+            per core.
+        recipe: of brief training, whose length and schedule are the rungs'.
+        final_recipe: of full training; None: the shipped `full`, of 20 epochs, but no more than 40,000 images.
+        final_epochs: length of full training in place of its recipe's.
         lesson: what finalists learn from beside the labels.
         storage: Optuna storage; None: a file in the run's folder.
         checkpoints: URL of a place where candidates' checkpoints are exchanged with other machines; None: nowhere.
         study: name of the study in it.
         seed: everything random follows from it.
+
+    Raises:
+        StudyError: the reward cannot be combined with the score, or with `pareto`.
     """
 
     budget_ms: float | None = None
@@ -110,12 +118,17 @@ class SearchSettings:
     score: Score = "accuracy"
     warm_start: bool = False
     workers: int | None = None
+    recipe: Recipe = field(default_factory=lambda: load_recipe("brief"))
+    final_recipe: Recipe | None = None
     final_epochs: float | None = None
     lesson: Lesson | None = None
     storage: str | None = None
     checkpoints: str | None = None
     study: str = "search"
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_reward(self.reward, score=self.score, pareto=self.pareto)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +137,12 @@ class SearchResult:
 
     Attributes:
         budget_ms: what a network might take.
+        limits: what it had to stay within beside.
         outcomes: how trials ended, by name.
         front: fully trained networks that no other beats in accuracy at no more latency, fastest first.
         finalists: all fully trained networks, in the order of their training.
         rungs: how far the scores of each could be trusted.
-        feasible_share: share of random networks of the space within the budget.
+        feasible_share: share of random networks of the space within the budget and the other limits.
         correction: of the latency model, where the finalists' times say that it was off; their predictions are corrected.
         redraws: candidates that were drawn again, because they were beyond a limit or known, before a trial was spent on them.
         study: name of the study.
@@ -142,6 +156,7 @@ class SearchResult:
     feasible_share: float
     redraws: int
     study: str
+    limits: tuple[Limit, ...] = ()
     correction: Correction | None = None
 
     @property
@@ -178,14 +193,28 @@ def run_search(
         events: who watches.
 
     Raises:
-        BudgetError: no network of the space meets the budget.
+        BudgetError: no network of the space meets the budget, or the other limits.
         StudyError: the study cannot be used, the space is used up, or no candidate could be trained.
     """
     predict = cautious(model, events.note)
-    surveyed = survey(space, lambda architecture: predict(architecture).ms, seed=settings.seed)
+
+    def milliseconds(architecture: Architecture) -> float:
+        return predict(architecture).ms
+
+    surveyed = survey(space, milliseconds, limits=settings.limits, seed=settings.seed)
+    require_each(space, surveyed, settings.limits, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
+    share, nearest = surveyed.feasible_share(budget_ms), None
+    if share == 0:
+        limits = (Limit(BUDGET, budget_ms, milliseconds), *settings.limits)
+        nearest = meeting(space, surveyed, limits, seed=settings.seed)
+    if share < 0.01:
+        others = " and the other limits" if settings.limits else ""
+        events.note(
+            f"only {share:.1%} of random networks meet {budget_ms:g} ms{others}: expect many to be rejected untrained"
+        )
     workers = min(settings.workers or default_processes(), settings.trials)
-    recipe = _set_up(run, load_recipe("brief"), _typical(space, surveyed), workers)
+    recipe = _set_up(run, settings.recipe, _typical(space, surveyed), workers)
     trainer = CandidateTrainer(
         data=data,
         recipe=recipe,
@@ -207,6 +236,8 @@ def run_search(
         "pareto": settings.pareto,
         "reward": settings.reward,
     }
+    if changed := departure(settings.recipe, "brief"):
+        identity["recipe"] = changed
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,
@@ -223,7 +254,7 @@ def run_search(
         sampler=settings.sampler,
         stages=settings.stages,
     )
-    study, problem = task.open(), task.problem()
+    study, problem = task.open(events.note), task.problem()
     run.write_json(STUDY_FILE, {"study": study.study_name})
     if reused := adopt(study, problem):
         events.note(f"{reused} candidates of the search with other limits teach this one; --trials counts new ones")
@@ -240,22 +271,34 @@ def run_search(
             f"the sampler {settings.sampler} knows networks of the space only: {len(outside)} others are left out"
         )
         outside = []
-    first = _first(problem, surveyed, settings)
+    first = _first(problem, surveyed, settings) if nearest is None else [nearest]
     prepare(study, first, given=given, outside=outside, local=settings.storage is None)
+    following = Following(events.done)
+
+    def watch(state: Progress) -> None:
+        following(state)
+        _tell(state, events)
+
+    watch(progress(study, settings.trials))
     if workers == 1:
-        work(task, note=events.note, on_progress=lambda state: _tell(state, events))
+        work(task, note=events.note, on_wait=events.note, on_progress=watch)
     elif progress(study, settings.trials).trained < settings.trials:
         side_by_side(
             task,
             processes=workers,
-            on_look=lambda: _tell(progress(study, settings.trials), events),
+            on_look=lambda: watch(progress(study, settings.trials)),
             on_death=lambda pid: release(study, worker_name(pid)),
+            on_note=events.note,
         )
     tried = completed(study)
     if not tried:
         raise StudyError(_nothing_trained(study, settings))
     training = FinalTraining(
-        trainer=trainer, folder=run.file("finalists"), epochs=settings.final_epochs, lesson=settings.lesson
+        trainer=trainer,
+        folder=run.file("finalists"),
+        recipe=settings.final_recipe,
+        epochs=settings.final_epochs,
+        lesson=settings.lesson,
     )
     ending = _Ending(training, data, device, runtime, settings, workers, events, reference(model))
     finalists, corrected = ending.finalists(tried, budget_ms)
@@ -265,17 +308,21 @@ def run_search(
     for rung in rungs:
         if rung.warning:
             events.note(rung.warning)
-    return SearchResult(
+    result = SearchResult(
         budget_ms=budget_ms,
+        limits=settings.limits,
         outcomes=dict(count_outcomes(study)),
         front=tuple(pareto_front(finalists)),
         finalists=tuple(finalists),
         rungs=rungs,
-        feasible_share=surveyed.feasible_share(budget_ms),
+        feasible_share=share,
         redraws=count_redraws(study),
         study=study.study_name,
         correction=corrected,
     )
+    if result.best is None:
+        events.note(_none_within(result))
+    return result
 
 
 @dataclass(frozen=True)
@@ -295,12 +342,12 @@ class _Ending:
         """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
         shipped: dict[Architecture, Shipped] = {}
         self._tell_failed(tried)
-        finalists, change = self._finished(ranked(tried), [], shipped)
+        finalists, change = self._finished(by_worth(tried), [], shipped)
         found = correction(finalists, change, target=None if self.reference is None else self.reference.target)
         if found is None:
             return finalists, None
         self.events.note(str(found))
-        corrected = ranked([found.of(one) for one in tried])
+        corrected = by_worth([found.of(one) for one in tried])
         within = [one for one in corrected if one.predicted_ms <= budget_ms]
         before = {one.tried.architecture for one in finalists}
         also = [one for one in corrected if one.architecture in before]
@@ -360,19 +407,31 @@ class _Ending:
             side_by_side(
                 replace(self.training, candidates=tuple(missing)),
                 processes=min(self.workers, len(missing)),
-                on_look=lambda: self.events.progress(
-                    "training finalists side by side",
-                    len(missing) - len(self.training.missing(missing)),
-                    len(missing),
-                ),
+                on_look=self._look_at(missing),
+                on_note=self.events.note,
             )
+        here = replace(self.training, trainer=heard(self.training.trainer, self.events.note))
         for index, candidate in enumerate(candidates):
             label = f"training finalist {index + 1} of {len(candidates)}"
 
             def on_progress(what: str, done: int, total: int | None, label: str = label) -> None:
                 self.events.progress(f"{label}: {what}", done, total)
 
-            self.training.train(candidate, on_progress=on_progress)
+            here.train(candidate, on_progress=on_progress)
+
+    def _look_at(self, missing: Sequence[Tried]) -> Callable[[], None]:
+        """Tells how many of the finalists that were missing are trained, whenever it is called."""
+        told = 0
+
+        def look() -> None:
+            nonlocal told
+            trained = len(missing) - len(self.training.missing(missing))
+            self.events.progress("training finalists side by side", trained, len(missing))
+            if trained > told:
+                self.events.done(f"{trained} of {len(missing)} finalists trained")
+            told = trained
+
+        return look
 
     def _shipped(self, candidate: Tried) -> Shipped:
         path = self.training.path(candidate)
@@ -421,7 +480,7 @@ def _nothing_trained(study: optuna.Study, settings: SearchSettings) -> str:
         return f"{wanted}, but training {len(raised)} of {settings.trials} raised an error, the last: {raised[-1]}"
     return (
         f"{wanted}, but the loss of {len(failed)} of {settings.trials} became infinite; "
-        "check the images and labels (`nas show` and the notes on the data), or try more --trials"
+        "check the images and labels (the notes on the data), lower the learning rate of --recipe, or try more --trials"
     )
 
 
@@ -430,8 +489,30 @@ def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequ
     if not settings.stages:
         return surveyed.spread(problem.budget_ms, STARTUP_TRIALS)
     stages = TwoStages(Decisions.of(problem.space), settings.trials)
-    count, seed = STARTUP_TRIALS, settings.seed
-    return stages.first(lambda one: problem.predict(one).ms, limit_ms=problem.budget_ms, count=count, seed=seed)
+    return stages.first(
+        lambda one: problem.predict(one).ms,
+        limit_ms=problem.budget_ms,
+        limits=problem.limits,
+        count=STARTUP_TRIALS,
+        seed=settings.seed,
+    )
+
+
+def _none_within(result: SearchResult) -> str:
+    """What to do where no finalist is within the budget."""
+    nearest = result.front[0]
+    name, predicted_ms = nearest.tried.architecture.fingerprint, nearest.tried.predicted_ms
+    return (
+        f"no finalist is within the budget of {result.budget_ms:g} ms, so there is no best network: the nearest, "
+        f"{name}, takes {nearest.latency_ms:.3g} ms (predicted {predicted_ms:.3g}): "
+        "give more --trials, more --finalists or a higher --budget-ms"
+    )
+
+
+def departure(recipe: Recipe, name: str) -> dict[str, Any]:
+    """What a recipe has other than the shipped one of that name, as plain data."""
+    shipped = load_recipe(name).to_dict()
+    return {key: value for key, value in recipe.to_dict().items() if value != shipped[key]}
 
 
 def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) -> float:
@@ -445,21 +526,18 @@ def _budget(run: Run, surveyed: Survey, asked_ms: float | None, events: Events) 
             f"the budget must be one that some network of the space meets, got {asked_ms:g} ms; "
             f"the fastest found is predicted at {surveyed.fastest_ms:.3g} ms: raise --budget-ms, or give a --space of faster ones"
         )
-    share = surveyed.feasible_share(asked_ms)
-    if share < 0.01:
-        events.note(f"only {share:.1%} of random networks meet {asked_ms:g} ms: expect many to be rejected untrained")
     return asked_ms
 
 
 def _set_up(run: Run, recipe: Recipe, typical: Architecture, workers: int) -> Recipe:
     """Sets torch's threads, chosen once for the run; returns the recipe with the memory layout that suits a typical network.
 
-    Processes side by side have one thread each, whatever this one has: the layout is the one that is fastest there.
+    Processes side by side have their share of the cores, whatever this one has: the layout is the one that is fastest there.
     """
 
     def choose() -> dict[str, Any]:
         here = known_setup(typical, recipe)
-        beside = here if workers == 1 else known_setup(typical, recipe, threads=1)
+        beside = here if workers == 1 else known_setup(typical, recipe, threads=threads_each(workers))
         return asdict(Setup(here.threads, beside.channels_last))
 
     setup = Setup(**run.once("setup", choose))

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from nas.errors import StudyError
+from nas.limits import Limit
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import Seen
 from nas.survey import Answers, Milliseconds
@@ -61,11 +62,17 @@ class TwoStages:
         shape = {name: answer for name, answer in base.items() if _is_shape(name)}
         return shape | {name: answer for name, answer in self.plain.items() if name.endswith(".uib.expansion")}
 
-    def first(self, milliseconds: Milliseconds, *, limit_ms: float, count: int, seed: int) -> list[Answers]:
-        """Coarse networks within the limit, evenly spread over their ranks in latency: what the search begins with."""
+    def first(
+        self, milliseconds: Milliseconds, *, limit_ms: float, count: int, seed: int, limits: Sequence[Limit] = ()
+    ) -> list[Answers]:
+        """Coarse networks within the limits, evenly spread over their ranks in latency: what the search begins with."""
         source = random.Random(seed)
         coarse = Decisions(self.decisions.space, self.decisions.offers, self.plain)
-        drawn = [coarse.any(source) for _ in range(POOL)]
+        drawn = [
+            one
+            for one in (coarse.any(source) for _ in range(POOL))
+            if all(limit.excess(one.architecture) <= 0 for limit in limits)
+        ]
         timed = sorted(((milliseconds(one.architecture), index) for index, one in enumerate(drawn)))
         fitting = [drawn[index].answers for ms, index in timed if ms <= limit_ms]
         step = max(len(fitting) - 1, 1) / max(count - 1, 1)

@@ -9,7 +9,7 @@ import optuna
 from nas.arch import load_architecture
 from nas.checkpoint import load_checkpoint
 from nas.errors import StudyError
-from nas.finalists import ranked
+from nas.final_training import by_worth
 from nas.run import network_of, result_of
 from nas.storage import first_line, open_storage
 from nas.study import Tried, completed
@@ -63,7 +63,7 @@ def _best(folder: Path) -> list[Architecture]:
     candidates = _candidates(folder / "study.db", name)
     if not candidates:  # its study is in a storage elsewhere
         return [load_checkpoint(folder / "finalists" / finalist).architecture for finalist in finalists[:BEST]]
-    return [one.architecture for one in ranked(candidates)[:BEST]]
+    return [one.architecture for one in by_worth(candidates)[:BEST]]
 
 
 def _candidates(database: Path, name: str) -> list[Tried]:

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from sqlalchemy.engine import make_url
 from nas.database import open_server, reason_of
 from nas.errors import StudyError
 from nas.proxy import SCHEME, open_proxy
+from nas.urls import shown
 
 FORMAT = 1
 SQLITE_PATIENCE_S = 60.0
-IDENTITY, LIMITS, BASE = "identity", "limits", "base"
+IDENTITY, LIMITS, BASE, PLAN = "identity", "limits", "base", "plan"
 STUDY_FILE = "study.json"  # in a run's folder: which study of the storage was opened last
 
 
@@ -31,6 +33,7 @@ def open_study(
     identity: Mapping[str, Any],
     limits: Mapping[str, float] | None = None,
     pareto: bool = False,
+    on_wait: Callable[[str], None] | None = None,
 ) -> optuna.Study:
     """The study `name` in an Optuna storage, made if it is not there; one of its own for every set of limits.
 
@@ -40,11 +43,13 @@ def open_study(
         identity: fingerprints of what is searched; a study of anything else is refused.
         limits: what a candidate must stay within.
         pareto: whether it has two objectives: accuracy, to maximise, and milliseconds, to minimise.
+        on_wait: told when a storage on a server is away and is waited for.
 
     Raises:
         StudyError: the storage cannot be used, or the study is of something else.
     """
-    storage, identity, limits = open_storage(url), {"format": FORMAT, **identity}, dict(limits or {})
+    storage, limits = open_storage(url, on_wait=on_wait), dict(limits or {})
+    identity = {"format": FORMAT, **identity}
     study = _opened(storage, name, identity=identity, pareto=pareto)
     if study.user_attrs.get(LIMITS, limits) != limits:
         study = _opened(storage, f"{name}-{_limits_name(limits)}", identity=identity, pareto=pareto)
@@ -56,12 +61,15 @@ def open_study(
     return study
 
 
-def open_storage(url: str, *, make: bool = True) -> optuna.storages.BaseStorage:
+def open_storage(
+    url: str, *, make: bool = True, on_wait: Callable[[str], None] | None = None
+) -> optuna.storages.BaseStorage:
     """An Optuna storage, with its tables made where they are missing.
 
     Args:
         url: as for `open_study`.
         make: whether to make a file that is not there.
+        on_wait: told when a server is away and is waited for.
 
     Raises:
         StudyError: it cannot be reached, or there is no such kind or file.
@@ -74,14 +82,45 @@ def open_storage(url: str, *, make: bool = True) -> optuna.storages.BaseStorage:
                 raise StudyError(f"{url}: there is no such file; check --storage")
             return _sqlite_storage(url)
         if url.startswith(f"{SCHEME}:"):
-            return open_proxy(url)
-        return optuna.storages.get_storage(open_server(url) if "://" in url else url)
+            return open_proxy(url, on_wait)
+        return optuna.storages.get_storage(open_server(url, on_wait) if "://" in url else url)
     except StudyError:
         raise
     except Exception as error:
         if type(error).__module__.partition(".")[0] not in ("sqlalchemy", "optuna", "builtins"):
             raise
+        if _SCHEMA in str(error):
+            raise StudyError(_of_another_optuna(error, shown(url))) from error
         raise StudyError(f"the study's storage cannot be used ({first_line(error)}); check --storage") from error
+
+
+_SCHEMA = "compatible with the table schema"
+"""What Optuna says of a storage that another version made."""
+
+
+def _of_another_optuna(error: Exception, address: str) -> str:
+    made_by = re.search(r"set up by optuna ([^)\s]+)\)", str(error))
+    by = f" ({made_by[1]})" if made_by else ""
+    here = f"this is Optuna {optuna.__version__}"
+    if "storage upgrade" in str(error):
+        return (
+            f"{address}: was made by an older version of Optuna{by}, {here}: run `optuna storage upgrade --storage URL`"
+        )
+    return f"{address}: was made by a newer version of Optuna{by}, {here}: pip install -U optuna, or give another --storage"
+
+
+def require_format(name: str, identity: Mapping[str, Any]) -> None:
+    """Checks that this version can read a study.
+
+    Raises:
+        StudyError: it is of a newer format.
+    """
+    found = identity.get("format", FORMAT)
+    if found != FORMAT:
+        raise StudyError(
+            f"study {name!r} must be of format {FORMAT}, got {found!r}: a newer version of pocketnas made it; upgrade this "
+            "one, or give another --study"
+        )
 
 
 def _sqlite_storage(url: str) -> optuna.storages.BaseStorage:
@@ -154,6 +193,7 @@ def _opened(
     if known is None:
         study.set_user_attr(IDENTITY, dict(identity))
     elif known != identity:
+        require_format(name, known)
         differing = sorted(key for key in known.keys() | identity.keys() if known.get(key) != identity.get(key))
         raise StudyError(
             f"study {name!r} was made for another {', '.join(differing)}; give the same again, or choose another --out or --study"

@@ -13,7 +13,7 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
 import optuna
@@ -21,7 +21,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.claims import FAILED, beating, claimed_before, in_flight, reclaim, requeue, take
 from nas.errors import Diverged, StudyError
-from nas.limits import Limit, Reward
+from nas.limits import BUDGET, Limit, Reward, option_of
 from nas.pruning import NoSlowerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
@@ -110,7 +110,7 @@ class Problem:
     def judge(self, architecture: Architecture) -> "Judgement":
         """What is known of a network before it is trained."""
         prediction = self.predict(architecture)
-        excess = {"latency": prediction.low_ms - self.budget_ms}
+        excess = {BUDGET: prediction.low_ms - self.budget_ms}
         excess |= {limit.name: limit.excess(architecture) for limit in self.limits}
         return Judgement(prediction, excess)
 
@@ -156,7 +156,7 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that was trained to the last rung."""
+    """A trial that was trained to the last rung; `value` is what it was compared by there, None: its accuracy."""
 
     architecture: Architecture
     accuracy: float
@@ -164,6 +164,12 @@ class Tried:
     predicted_ms: float
     low_ms: float
     high_ms: float
+    value: float | None = None
+
+    @property
+    def score(self) -> float:
+        """What candidates are compared by; more is better."""
+        return self.accuracy if self.value is None else self.value
 
     @property
     def latency_ms(self) -> float:
@@ -173,12 +179,13 @@ class Tried:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a search stands: `trained` of `wanted` candidates, the best accuracy so far, how trials ended."""
+    """Where a search stands: `trained` of `wanted` candidates, the best accuracy so far, how trials ended, and all of them."""
 
     trained: int
     wanted: int
     best: float | None
     outcomes: Mapping[str, int]
+    trials: Sequence[FrozenTrial] = field(default=(), repr=False, compare=False)
 
 
 def attach_sampler(
@@ -252,6 +259,7 @@ def run_trials(
     *,
     trials: int,
     here: int | None = None,
+    more: Callable[[], int] | None = None,
     note: Callable[[str], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> int:
@@ -265,6 +273,7 @@ def run_trials(
         problem: what it looks for.
         trials: candidates to train, by all processes together.
         here: candidates that this process trains at most; None: no limit.
+        more: asked where nothing is left to begin: how many candidates are wanted now; None: still `trials`.
         note: told of training that raised an error.
         on_progress: told where the study stands.
 
@@ -276,16 +285,22 @@ def run_trials(
     """
     wasted, trained_here, pause = 0, 0, LOOK_EVERY_S
     failed_before: str | None = None
+
+    def extended() -> bool:
+        nonlocal trials
+        before, trials = trials, max(trials, 0 if more is None else more())
+        return trials > before
+
     while True:
         known = study.get_trials(deepcopy=False)
         state = _progress(known, trials)
         if on_progress is not None:
             on_progress(state)
-        if state.trained >= trials or (here is not None and trained_here >= here):
+        if (here is not None and trained_here >= here) or (state.trained >= trials and not extended()):
             return trained_here
         if reclaim(study, known):
             continue
-        if state.trained + len(in_flight(study, known)) >= trials:
+        if state.trained + len(in_flight(study, known)) >= trials and not extended():
             time.sleep(pause)  # others train what is wanted; of one that dies the candidate is queued again
             pause = min(2 * pause, LOOK_AT_LAST_EVERY_S)
             continue
@@ -303,10 +318,21 @@ def run_trials(
         trained_here += outcome in (COMPLETE, PRUNED, FAILED)
         wasted = 0 if outcome in (COMPLETE, PRUNED, FAILED, INTERRUPTED) else wasted + 1
         if wasted > WASTE_LIMIT * max(trials, 10):
-            raise StudyError(
-                f"{wasted} candidates in a row were over the budget of {problem.budget_ms:.3g} ms or known already; "
-                "the space is used up there: raise --budget-ms, or widen the space"
-            )
+            raise StudyError(_used_up(known, wasted))
+
+
+def _used_up(trials: Sequence[FrozenTrial], wasted: int) -> str:
+    """Why candidates in a row needed no training, and what to do."""
+    limits = Counter(
+        option_of(name) for trial in trials[-wasted:] for name, excess in trial.constraints.items() if excess > 0
+    )
+    if not limits:
+        return f"{wasted} candidates in a row were known already; the space is used up: give fewer --trials, or widen the space"
+    told = ", ".join(f"{option} ({count} of them)" for option, count in limits.most_common())
+    return (
+        f"{wasted} candidates in a row were beyond {told} or known already; the space is used up there: "
+        f"raise {limits.most_common(1)[0][0]}, or widen the space"
+    )
 
 
 def progress(study: optuna.Study, wanted: int) -> Progress:
@@ -318,7 +344,7 @@ def _progress(trials: Sequence[FrozenTrial], wanted: int) -> Progress:
     outcomes = _outcomes(trials)
     complete = (trial for trial in trials if trial.user_attrs.get(OUTCOME) == COMPLETE)
     best = max((trial.user_attrs[RUNGS][-1]["accuracy"] for trial in complete), default=None)
-    return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes)
+    return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes, trials)
 
 
 def count_redraws(study: optuna.Study) -> int:
@@ -349,15 +375,16 @@ def completed(study: optuna.Study) -> list[Tried]:
     result = []
     for trial in judged(study):
         if trial.user_attrs[OUTCOME] == COMPLETE:
-            candidate = trial.user_attrs[CANDIDATE]
+            candidate, rung = trial.user_attrs[CANDIDATE], trial.user_attrs[RUNGS][-1]
             result.append(
                 Tried(
                     Architecture.from_dict(candidate["architecture"]),
-                    trial.user_attrs[RUNGS][-1]["accuracy"],
-                    trial.user_attrs[RUNGS][-1]["loss"],
+                    rung["accuracy"],
+                    rung["loss"],
                     candidate["predicted_ms"],
                     candidate["low_ms"],
                     candidate["high_ms"],
+                    rung["value"],
                 )
             )
     return result

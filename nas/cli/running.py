@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.cli.console import Bar, note, progress_bar
+from nas.cli.console import Bar, note, progress_bar, stderr
 
 if TYPE_CHECKING:
     from latency.store import Predictor
@@ -25,6 +25,11 @@ class Shown:
     def note(self, message: str) -> None:
         """A remark."""
         note(message)
+
+    def done(self, message: str) -> None:
+        """A piece of work that is done: told where no bar shows how far everything is."""
+        if not stderr.is_terminal:
+            note(message)
 
 
 def run_name(asked: str, target: "Target") -> str:

@@ -15,9 +15,12 @@ from nas.cli.images import load_images
 from nas.cli.running import MODEL_FILE, Shown, model_of, run_name, target_of_run, told_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from latency.store import Predictor
     from latency.target import Target
     from nas.finalists import Finalist
+    from nas.limits import Limit
     from nas.search import SearchResult
 
 Choice = TypeVar("Choice", bound=str)
@@ -62,9 +65,17 @@ def search(
         int | None, typer.Option(min=1, help="Pixels a side; by default the space's or the data's.")
     ] = None,
     finalists: Annotated[int, typer.Option(min=1, help="Candidates to train fully.")] = 5,
-    epochs: Annotated[
-        float | None, typer.Option(help="Of a finalist; by default 20, but at most 40,000 images.")
+    recipe: Annotated[
+        str,
+        typer.Option(help="Recipe of brief training, a name or a YAML file; the rungs set its length and schedule."),
+    ] = "brief",
+    final_recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Recipe of full training, a name or a YAML file; by default full, of 20 epochs but at most 40,000 images."
+        ),
     ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Of a finalist, in place of the recipe's.")] = None,
     rungs: Annotated[
         str,
         typer.Option(
@@ -82,7 +93,7 @@ def search(
         int | None,
         typer.Option(
             min=1,
-            help="Processes that train side by side, a thread each; by default one per core or card. "
+            help="Processes that train side by side, the cores divided among them; by default one per core or card. "
             "With 1 the same seed gives the same search.",
         ),
     ] = None,
@@ -119,9 +130,10 @@ def search(
     from nas.limits import REWARDS, latency_limit, size_limits
     from nas.mirror import Mirror
     from nas.prediction import model_for
+    from nas.recipe import load_recipe
     from nas.run import open_run
     from nas.sampling.candidate_sampler import SAMPLERS
-    from nas.search import SearchSettings, run_search
+    from nas.search import SearchSettings, departure, run_search
     from nas.stages import parse_stages
     from nas.starting import starting_networks
     from nas.storage import open_storage
@@ -147,6 +159,8 @@ def search(
         score=parse_score(score),
         warm_start=warm_start,
         workers=workers,
+        recipe=load_recipe(recipe),
+        final_recipe=None if final_recipe is None else load_recipe(final_recipe),
         final_epochs=None if epochs is None else _positive("--epochs", epochs),
         lesson=lesson,
         storage=storage,
@@ -155,7 +169,7 @@ def search(
         seed=seed,
     )
     if storage is not None:
-        open_storage(storage)  # whether it can be used is known before anything takes time
+        open_storage(storage, on_wait=note)  # whether it can be used is known before anything takes time
     if checkpoints is not None:
         Mirror(checkpoints).check()
     if resolution is not None:
@@ -181,6 +195,8 @@ def search(
         "warm_start": warm_start,
         "pareto": pareto,
         "reward": reward,
+        "recipe": departure(settings.recipe, "brief") or None,
+        "final_recipe": None if settings.final_recipe is None else departure(settings.final_recipe, "full"),
         "epochs": epochs,
         "seed": seed,
         "teacher": distillation.identity if distillation else None,
@@ -197,6 +213,7 @@ def search(
         settings = dataclasses.replace(
             settings, limits=(*sizes, *latencies), start=starting_networks(start or [], adapted, note=note)
         )
+        run.write_json("run.json", {**(run.read_json("run.json") or {}), "limits": _limits(settings.limits)})
         with progress_bar("searching") as bar:
             try:
                 result = run_search(
@@ -231,16 +248,17 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         "precision": target.settings.precision,
         **told_of(model),
         "budget_ms": result.budget_ms,
+        "limits": _limits(result.limits),
         "feasible_share": result.feasible_share,
         "redraws": result.redraws,
         "trials": {
             key: result.outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")
         },
-        "best": None if best is None else _entry(best, result.budget_ms),
+        "best": None if best is None else _entry(best, result),
         "doubts": _doubts(model, result),
         "correction": dataclasses.asdict(result.correction) if result.correction else None,
-        "front": [_entry(finalist, result.budget_ms) for finalist in result.front],
-        "finalists": [_entry(finalist, result.budget_ms) for finalist in result.finalists],
+        "front": [_entry(finalist, result) for finalist in result.front],
+        "finalists": [_entry(finalist, result) for finalist in result.finalists],
         "rank": {"tau": first.tau, "low": first.low, "high": first.high},
         "rungs": [
             {
@@ -256,12 +274,20 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
     }
 
 
-def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
+def _limits(limits: "Sequence[Limit]") -> dict[str, Any]:
+    """What networks had to stay within beside the budget, named as on the command line; null: no such limit."""
+    sizes = {f"max_{limit.name}": limit.most for limit in limits if limit.target is None}
+    also = {limit.target: limit.most for limit in limits if limit.target is not None}
+    return {"max_params": None, "max_weight_bytes": None, "max_peak_bytes": None, **sizes, "also": also}
+
+
+def _entry(finalist: "Finalist", result: "SearchResult") -> dict[str, Any]:
     from searchspace.architecture import lower
 
-    graph, measured = lower(finalist.tried.architecture), finalist.measured
+    architecture, measured, budget_ms = finalist.tried.architecture, finalist.measured, result.budget_ms
+    graph = lower(architecture)
     return {
-        "fingerprint": finalist.tried.architecture.fingerprint,
+        "fingerprint": architecture.fingerprint,
         "accuracy": finalist.accuracy,
         "trained_accuracy": finalist.shipped.trained_accuracy,
         "float_layers": finalist.shipped.float_layers,
@@ -275,8 +301,11 @@ def _entry(finalist: "Finalist", budget_ms: float) -> dict[str, Any]:
         "stable": None if measured is None else measured.stable,
         "unmeasured": finalist.unmeasured,
         "within_budget": finalist.latency_ms <= budget_ms,
+        "also": {limit.target: limit.predicted_ms(architecture) for limit in result.limits if limit.target is not None},
         "params": graph.params,
         "macs": graph.macs,
+        "weights_bytes": graph.weights_bytes,
+        "peak_activation_bytes": graph.peak_activation_bytes,
         "checkpoint": str(finalist.checkpoint),
         "onnx": str(finalist.shipped.onnx),
     }

@@ -9,6 +9,7 @@ import typer
 from nas.cli import options
 from nas.cli.console import app, note, progress_bar, show_json, stdout
 from nas.cli.images import load_images
+from nas.cli.running import Shown
 
 if TYPE_CHECKING:
     from nas.data import Data
@@ -53,9 +54,11 @@ def worker(
     """
     import torch
 
+    from nas.claims import worker_name
     from nas.errors import StudyError
-    from nas.joining import work
-    from nas.plan import join
+    from nas.following import Following
+    from nas.joining import wanted, work
+    from nas.plan import join, others
     from nas.storage import failures_told
     from nas.study import count_outcomes
 
@@ -70,25 +73,32 @@ def worker(
     def load(pixels: int, seed: int) -> "Data":
         return load_images(data, resolution=pixels, strict=strict, seed=seed)
 
-    joined = join(storage, study, load, out=out)
+    joined = join(storage, study, load, out=out, on_wait=note)
     joined = dataclasses.replace(joined, trainer=dataclasses.replace(joined.trainer, device=device))
-    opened = joined.open()
+    opened = joined.open(note)
     note(
         f"joined study {opened.study_name!r}: {joined.trials} candidates wanted, checkpoints in {joined.trainer.folder}"
     )
     with progress_bar("working") as bar:
+        following = Following(Shown(bar).done, worker=worker_name())
 
         def tell(state: "Progress") -> None:
+            following(state)
             best = "" if state.best is None else f", best {state.best:.1%}"
             bar(f"candidates trained by all{best}", state.trained, state.wanted)
 
         try:
-            trained = work(joined, here=trials, note=note, on_progress=tell)
+            trained = work(joined, here=trials, note=note, on_wait=note, on_progress=tell)
         except KeyboardInterrupt:
             note(f"left study {opened.study_name!r}: the candidate in hand is queued again for the others")
             raise
     with failures_told():
-        outcomes = count_outcomes(opened)
+        outcomes, total = count_outcomes(opened), wanted(opened, joined.trials)
+    if not trained and (elsewhere := others(opened)):
+        note(
+            f"study {opened.study_name!r} needs no candidates; the search goes on with other limits as study "
+            f"{', '.join(elsewhere)}: give it as --study"
+        )
     counts = {key: outcomes.get(key, 0) for key in ("complete", "pruned", "infeasible", "failed", "duplicate")}
     if json:
         show_json(
@@ -97,5 +107,5 @@ def worker(
     else:
         stdout.print(
             f"trained {trained} candidates here; the study has {counts['complete']} trained to the last rung, "
-            f"{counts['pruned']} stopped earlier, {counts['failed']} failed, of {joined.trials} wanted"
+            f"{counts['pruned']} stopped earlier, {counts['failed']} failed, of {total} wanted"
         )

@@ -1,5 +1,6 @@
 """Checkpoints are exchanged through a place that fsspec knows: whole or not at all, and a candidate goes on elsewhere."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,9 @@ def flaky(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 def test_a_place_that_does_not_answer_for_a_while_is_waited_for(flaky: Any, tmp_path: Path) -> None:
     mine, theirs = tmp_path / "net.pt", tmp_path / "b" / "net.pt"
     mine.write_bytes(b"weights")
-    flaky(DriverError("reset"), 3).put(mine)
+    heard: list[str] = []
+    dataclasses.replace(flaky(DriverError("no sesame"), 3), on_wait=heard.append).put(mine)
+    assert heard == ["waiting for the place for checkpoints, sftp://u@host/search, to answer (no ***)"]
     assert flaky(ConnectionError("reset"), 3).fetch(theirs)
     assert theirs.read_bytes() == b"weights"
 

@@ -11,11 +11,11 @@ from latency.published.model import shipped_model
 from nas.data import Data
 from nas.errors import StudyError
 from nas.fidelity import Fidelity
-from nas.joining import StudyWork
+from nas.joining import StudyWork, wanted
 from nas.mirror import Mirror
-from nas.plan import PLAN, join, publish
+from nas.plan import join, others, publish, sources
 from nas.run import open_run
-from nas.storage import IDENTITY
+from nas.storage import IDENTITY, PLAN
 from searchspace.sampling import RandomSuggest
 from searchspace.space import parse_space
 from tests.nas.learning import RESOLUTION, shapes
@@ -96,7 +96,12 @@ def test_a_worker_that_would_go_on_otherwise_is_refused(tmp_path: Path) -> None:
     refused(
         "is of pocketnas 0.0.1, this is .*: all who work on a study need the same", PLAN, plan | {"version": "0.0.1"}
     )
-    refused("must be of format 1, got 2: install the version that made it", IDENTITY, identity | {"format": 2})
+    refused(
+        f"was begun with other sources of pocketnas .* \\(fingerprint 0123, here {sources()}\\): all who work",
+        PLAN,
+        plan | {"sources": "0123"},
+    )
+    refused("must be of format 1, got 2: a newer version .* upgrade", IDENTITY, identity | {"format": 2})
     refused("does not say what is searched; start `nas search", PLAN, None)
     refused("what is searched is damaged", PLAN, {key: value for key, value in plan.items() if key != "recipe"})
     refused("what is searched is damaged", PLAN, plan | {"rungs": 7})
@@ -126,3 +131,27 @@ def test_a_place_for_checkpoints_is_tried_before_anything_is_trained_and_its_pas
         publish(study, other, run)
     with pytest.raises(StudyError, match="checkpoints cannot go there"):
         join(work.url, "search", load)
+
+
+def test_other_studies_of_the_search_are_named_and_more_trials_are_heard_of(tmp_path: Path) -> None:
+    work, study = published(tmp_path)
+    assert others(study) == []
+    assert wanted(study, 2) == 4  # as published
+    assert wanted(study, 9) == 9
+    with open_run(tmp_path / "run", kind="search", request={}) as run:
+        for budget_ms in (0.5, 0.2):
+            tighter = dataclasses.replace(work, budget_ms=budget_ms)
+            publish(tighter.open(), tighter, run)
+        publish(dataclasses.replace(work, name="another").open(), work, run)
+    assert others(study) == ["search-0.2ms (0 of 4 trained)", "search-0.5ms (0 of 4 trained)"]
+
+
+def test_sources_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "one.py").write_text("a = 1")
+    monkeypatch.setattr("nas.plan.resources.files", lambda package: tmp_path)
+    first = sources.__wrapped__()
+    assert sources.__wrapped__() == first
+    (tmp_path / "one.py").rename(tmp_path / "two.py")
+    renamed = sources.__wrapped__()
+    (tmp_path / "two.py").write_text("a = 2")
+    assert len({first, renamed, sources.__wrapped__()}) == 3

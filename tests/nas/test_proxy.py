@@ -67,7 +67,8 @@ def test_a_proxy_that_was_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     study = open_study(f"grpc://127.0.0.1:{port}", "search", identity=IDENTITY)
     storage = study._storage
     assert isinstance(storage, ProxyStorage)
-    before = storage.reached_at
+    before, heard = storage.reached_at, list[str]()
+    storage.on_wait = heard.append
     server.stop(grace=None).wait()
     started: list[object] = []
 
@@ -81,6 +82,9 @@ def test_a_proxy_that_was_away_is_waited_for(tmp_path: Path, monkeypatch: pytest
     assert started
     assert study.user_attrs["after"] == 1
     assert storage.reached_at > before
+    assert len(heard) == 1 and heard[0].startswith(
+        f"waiting for the study's storage, grpc://127.0.0.1:{port}, to answer ("
+    )
     started[0].stop(grace=None)  # type: ignore[attr-defined]
 
 

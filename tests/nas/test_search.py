@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -14,14 +16,16 @@ import torch
 
 from latency.device import Device
 from latency.errors import DeviceUnreachable
-from latency.fake import FakeDevice
+from latency.fake import FakeDevice, true_ms
 from latency.settings import RuntimeSettings
+from latency.timing import Slice, Timing
 from nas.checkpoint import Checkpoint, load_checkpoint
 from nas.data import Data, load_data
 from nas.deployment import accuracy, first_images
 from nas.errors import BudgetError, Diverged, StudyError
 from nas.fidelity import Fidelity
 from nas.finalists import pareto_front
+from nas.limits import size_limits
 from nas.recipe import load_recipe
 from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
@@ -30,7 +34,7 @@ from nas.storage import STUDY_FILE
 from nas.threads import Setup
 from nas.training import TrainingResult, train
 from searchspace.architecture import Architecture, lower
-from searchspace.sampling import RandomSuggest
+from searchspace.sampling import RandomSuggest, every
 from searchspace.space import parse_space
 from searchspace.width import set_width, widths
 
@@ -72,9 +76,13 @@ class Model:
 class Silence:
     def __init__(self) -> None:
         self.notes: list[str] = []
+        self.finished: list[str] = []
 
     def note(self, message: str) -> None:
         self.notes.append(message)
+
+    def done(self, message: str) -> None:
+        self.finished.append(message)
 
     def progress(self, what: str, done: int, total: int | None) -> None:
         assert total is None or 0 <= done <= total
@@ -290,6 +298,8 @@ def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_
     result = search(tmp_path, digits, settings, events)
     assert result.outcomes["complete"] + result.outcomes.get("pruned", 0) == 4
     assert list(result.front) == pareto_front(result.finalists)
+    assert len([line for line in events.finished if line.startswith("candidate ")]) == 4
+    assert "2 of 2 finalists trained" in events.finished
     assert [rung.rung for rung in result.rungs] == ["params", "256", "256"]
     untrained, first, last = result.rungs
     assert untrained.to_next == untrained.params_to_next
@@ -300,11 +310,13 @@ def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_
 
 
 def test_candidates_whose_loss_becomes_infinite_fail_and_a_search_of_nothing_else_says_so(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Data, tmp_path: Path
 ) -> None:
-    absurd = dataclasses.replace(load_recipe("brief"), lr=1e30)
-    monkeypatch.setattr("nas.search.load_recipe", lambda name: absurd)
-    with pytest.raises(StudyError, match="the loss of 3 of 3 became infinite"):
+    absurd, events = dataclasses.replace(load_recipe("brief"), lr=1e30), Silence()
+    with pytest.raises(StudyError, match=r"the loss of 3 of 3 became infinite; .* learning rate of --recipe"):
+        search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=3, recipe=absurd), events)
+    assert len([line for line in events.finished if "failed: its loss became infinite" in line]) == 3
+    with pytest.raises(StudyError, match="was made for another recipe"):
         search(tmp_path, digits, dataclasses.replace(SETTINGS, trials=3))
 
 
@@ -350,3 +362,74 @@ def test_a_network_outside_of_the_space_is_searched_with(digits: Data, tmp_path:
     result = search(tmp_path / "gp", digits, dataclasses.replace(settings, sampler="gp"), heard)
     assert space.contains(result.finalists[0].tried.architecture)
     assert "the sampler gp knows networks of the space only: 1 others are left out" in heard.notes
+
+
+class SlowDevice(FakeDevice):
+    """Takes longer for everything than the pretended device whose latencies `Model` knows."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def measure(self, models: Sequence[bytes], **options: Any) -> list[Timing]:
+        def slowed(one: Slice) -> Slice:
+            return dataclasses.replace(one, ns=tuple(round(ns * self.factor) for ns in one.ns))
+
+        timings = super().measure(models, **options)
+        return [dataclasses.replace(one, slices=tuple(map(slowed, one.slices))) for one in timings]
+
+
+def test_a_device_that_is_slower_than_its_model_corrects_predictions_and_the_front(
+    digits: Data, tmp_path: Path
+) -> None:
+    events = Silence()
+    settings = dataclasses.replace(SETTINGS, trials=5, ladder=(Fidelity(images=256),), final_epochs=0.1)
+    result = search(tmp_path, digits, settings, events, device=SlowDevice(1.5))
+    assert result.correction is not None
+    assert result.correction.measured >= 3 and result.correction.outside > result.correction.measured / 2
+    taken = [(one.measured, one.shipped.onnx.read_bytes(), one.tried.architecture) for one in result.finalists]
+    assert all(
+        measured and measured.low_ms == pytest.approx(1.5 * true_ms(model), rel=1e-3) for measured, model, _ in taken
+    )
+    ratios = [measured.low_ms / Model().predict(architecture).ms for measured, _, architecture in taken if measured]
+    assert 1 < min(ratios) <= result.correction.factor <= max(ratios)
+    assert any("the latency model was off" in note for note in events.notes)
+    assert list(result.front) == pareto_front(result.finalists)
+    for finalist in result.finalists:
+        predicted = Model().predict(finalist.tried.architecture)
+        assert finalist.tried.predicted_ms == pytest.approx(predicted.ms * result.correction.factor)
+    fits = [one for one in result.finalists if one.latency_ms <= result.budget_ms]
+    assert (result.best is None) == (not fits)
+
+
+def test_where_no_finalist_is_within_the_budget_that_is_said_with_what_to_do(digits: Data, tmp_path: Path) -> None:
+    events = Silence()
+    settings = dataclasses.replace(SETTINGS, trials=1, finalists=1, ladder=(Fidelity(images=64),), final_epochs=0.1)
+    result = search(tmp_path, digits, settings, events, device=SlowDevice(10))
+    assert result.best is None
+    [said] = [note for note in events.notes if note.startswith("no finalist is within the budget")]
+    assert result.front[0].tried.architecture.fingerprint in said and "--budget-ms" in said
+
+
+def test_limits_that_nothing_meets_are_named_before_anything_is_begun(digits: Data, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, limits=size_limits(params=3, peak_bytes=10**9))
+    with pytest.raises(BudgetError, match="--max-params must be one that some network of the space meets"):
+        search(tmp_path, digits, settings)
+    assert not (tmp_path / "study.db").exists()
+
+
+def test_a_rare_network_within_all_limits_is_where_a_search_begins(digits: Data, tmp_path: Path) -> None:
+    space = SPACE.adapt(channels=1, classes=10, resolution=digits.resolution)
+    smallest = min(lower(architecture).params for architecture in every(space.sample))
+    settings = dataclasses.replace(
+        SETTINGS,
+        trials=1,
+        finalists=1,
+        ladder=(Fidelity(images=64),),
+        final_epochs=0.1,
+        limits=size_limits(params=smallest),
+        budget_ms=1e3,
+    )
+    result = search(tmp_path, digits, settings)
+    assert [lower(one.tried.architecture).params for one in result.finalists] == [smallest]
+    assert 0 <= result.feasible_share < 0.2

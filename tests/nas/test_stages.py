@@ -6,11 +6,13 @@ import optuna
 import pytest
 
 from nas.errors import StudyError
+from nas.limits import Limit, size_limits
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages, parse_stages
 from nas.study import STARTUP_TRIALS, attach_sampler, completed, prepare, run_trials
-from searchspace.architecture import Architecture
+from searchspace.architecture import Architecture, lower
 from searchspace.blocks import UIB, Pool
+from searchspace.sampling import FixedSuggest
 from tests.nas.sampling.spaces import BUDGET_MS, SPACE, predict, problem
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -55,3 +57,17 @@ def test_names_of_stages(text: str, two: bool) -> None:
 def test_other_stages_are_refused() -> None:
     with pytest.raises(StudyError, match="--stages must be"):
         parse_stages("fine,coarse")
+
+
+def test_the_first_coarse_candidates_are_within_every_limit() -> None:
+    stages = TwoStages(Decisions.of(SPACE), TRIALS)
+
+    def first(*limits: Limit) -> list[int]:
+        found = stages.first(
+            lambda one: predict(one).ms, limit_ms=BUDGET_MS, limits=limits, count=STARTUP_TRIALS, seed=0
+        )
+        return [lower(SPACE.sample(FixedSuggest(answers))).params for answers in found]
+
+    most = sorted(first())[STARTUP_TRIALS // 2]
+    within = first(*size_limits(params=most))
+    assert within and max(within) <= most

@@ -1,5 +1,6 @@
 """Other limits open another study, which knows what was trained before."""
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from nas.adoption import adopt
 from nas.errors import StudyError
 from nas.limits import Reward
 from nas.sampling.history import CANDIDATE, RUNGS
-from nas.storage import open_study
+from nas.storage import FORMAT, IDENTITY, open_storage, open_study
 from nas.study import (
     STARTUP_TRIALS,
     Problem,
@@ -96,3 +97,30 @@ def test_copies_beyond_the_limits_teach_and_are_no_finalists(tmp_path: Path) -> 
     assert completed(second) == []
     known = {trial.user_attrs[CANDIDATE]["fingerprint"]: trial.value for trial in first.trials}
     assert {trial.user_attrs[CANDIDATE]["fingerprint"]: trial.value for trial in second.trials} == known
+
+
+def test_a_study_of_a_newer_format_asks_for_an_upgrade(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    study = open_study(url, "search", identity={"space": "s"})
+    study.set_user_attr(IDENTITY, {"space": "s", "format": FORMAT + 1})
+    with pytest.raises(StudyError, match=f"must be of format {FORMAT}, got {FORMAT + 1}: a newer version .* upgrade"):
+        open_study(url, "search", identity={"space": "s"})
+
+
+@pytest.mark.parametrize(
+    ("revision", "told"),
+    [
+        ("v99.0.0.a", r"study\.db: was made by a newer version of Optuna \(99\.1\), this is .* pip install -U optuna"),
+        ("v3.0.0.d", r"study\.db: was made by an older version of Optuna \(99\.1\), this is .*`optuna storage upgrade"),
+    ],
+)
+def test_a_storage_of_another_optuna_says_what_to_do(tmp_path: Path, revision: str, told: str) -> None:
+    url = f"sqlite:///{tmp_path / 'study.db'}"
+    open_study(url, "search", identity={})
+    with sqlite3.connect(tmp_path / "study.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+        connection.execute("UPDATE version_info SET library_version = '99.1'")
+    connection.close()
+    with pytest.raises(StudyError, match=told) as refused:
+        open_storage(url)
+    assert "\n" not in str(refused.value)

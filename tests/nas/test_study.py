@@ -1,5 +1,6 @@
 """The study: nothing over budget is trained, nothing twice, and a killed study goes on without losing a finished trial."""
 
+import dataclasses
 import errno
 import json
 import signal
@@ -19,6 +20,7 @@ from nas.cli import console
 from nas.errors import Diverged, StudyError
 from nas.faithfulness import faithfulness
 from nas.fidelity import Fidelity
+from nas.limits import size_limits
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import open_study
@@ -231,6 +233,34 @@ def test_a_used_up_space_ends_with_one_line(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(StudyError, match="known already; the space is used up"):
         run_trials(study, everything, trials=5)
     assert count_outcomes(study)["complete"] == 4
+
+
+def test_where_almost_everything_is_beyond_a_limit_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nas.study.WASTE_LIMIT", 1)
+    study = open_study(f"sqlite:///{tmp_path / 'study.db'}", "search", identity=IDENTITY)
+    tight = dataclasses.replace(problem(Trainer(), budget_ms=1e9), limits=size_limits(params=1))
+    attach_sampler(study, tight, "random", seed=0)
+    with pytest.raises(StudyError, match=r"in a row were beyond --max-params \(\d+ of them\).*: raise --max-params,"):
+        run_trials(study, tight, trials=1)
+
+
+def test_a_worker_goes_on_where_more_are_wanted_meanwhile(tmp_path: Path) -> None:
+    study, answers = new_study(tmp_path), [5, 7, 7]
+    assert run_trials(study, problem(Trainer()), trials=3, more=lambda: answers.pop(0)) == 7
+    assert progress(study, 7).trained == 7
+    assert not answers
+
+
+def test_what_candidates_are_compared_by_is_kept_beside_their_accuracy(tmp_path: Path) -> None:
+    class ByLoss(Trainer):
+        def __call__(self, architecture: Architecture, rung: int) -> RungScore:
+            return dataclasses.replace(super().__call__(architecture, rung), loss=0.25, value=-0.25)
+
+    study = new_study(tmp_path)
+    run_trials(study, problem(ByLoss(), rungs=1), trials=2)
+    for candidate in completed(study):
+        assert candidate.score == -0.25
+        assert candidate.accuracy > 0
 
 
 @pytest.mark.parametrize("key", ["space", "data", "target", "budget_ms"])

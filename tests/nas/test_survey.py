@@ -1,9 +1,12 @@
 """Surveys: the fastest network is at least as fast as any drawn, starts lie within the budget and are spread."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.survey import RecordingSuggest, survey
+from nas.errors import BudgetError
+from nas.limits import BUDGET, Limit, size_limits
+from nas.survey import RecordingSuggest, meeting, require_each, survey
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import FixedSuggest, RandomSuggest, every
 from searchspace.space import parse_space
@@ -64,3 +67,38 @@ def test_a_recorder_keeps_given_answers_where_they_are_on_offer(seed: int) -> No
     again = RecordingSuggest(RandomSuggest(seed + 1), first.answers)
     assert DEFAULT.sample(again) == architecture
     assert again.answers == first.answers
+
+
+PARAMS = sorted(lower(SMALL.sample(FixedSuggest(answers))).params for answers in survey(SMALL, cost, seed=2).answers)
+
+
+@given(st.floats(0.05, 0.95))
+def test_what_is_beyond_a_limit_is_no_start_and_does_not_count(share: float) -> None:
+    limits = size_limits(params=PARAMS[int(share * len(PARAMS))])
+    surveyed = survey(SMALL, cost, limits=limits, samples=100, seed=3)
+    ample = surveyed.latencies_ms[-1]
+    started = surveyed.spread(ample, 100)
+    assert len(started) / 100 == surveyed.feasible_share(ample)
+    assert all(limits[0].excess(SMALL.sample(FixedSuggest(answers))) <= 0 for answers in started)
+    fitting = [ms for ms, fits in zip(surveyed.latencies_ms, surveyed.within, strict=True) if fits]
+    assert surveyed.quantile_ms(0.5) in (fitting or surveyed.latencies_ms)
+
+
+def test_a_limit_that_nothing_meets_is_named_with_the_least_there_is() -> None:
+    smallest = min(lower(architecture).params for architecture in every(SMALL.sample))
+    limits = size_limits(params=smallest - 1, peak_bytes=10**9)
+    surveyed = survey(SMALL, cost, limits=limits, samples=20, seed=0)
+    with pytest.raises(BudgetError, match=f"--max-params must .* the least found has {smallest:,} parameters") as told:
+        require_each(SMALL, surveyed, limits, seed=0)
+    assert "peak" not in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_network_within_rare_limits_is_found_or_those_in_the_way_are_named() -> None:
+    smallest = min(lower(architecture).params for architecture in every(SMALL.sample))
+    fastest = min(cost(architecture) for architecture in every(SMALL.sample))
+    surveyed = survey(SMALL, cost, samples=5, seed=0)
+    limits = (Limit(BUDGET, 1e9, cost), *size_limits(params=smallest))
+    assert lower(SMALL.sample(FixedSuggest(meeting(SMALL, surveyed, limits, seed=0)))).params == smallest
+    limits = (Limit(BUDGET, fastest / 2, cost), *size_limits(params=10**9))
+    with pytest.raises(BudgetError, match=r"all limits at once.* within --max-params and beyond --budget-ms \(.* ms"):
+        meeting(SMALL, surveyed, limits, seed=0)

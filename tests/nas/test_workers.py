@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from nas.claims import DEATHS_AT_MOST, WORKER, in_flight, reclaim, release, take, worker_name
 from nas.errors import StudyError
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_study
 from nas.study import RungScore, completed, count_outcomes, run_trials
-from nas.workers import Place, side_by_side
+from nas.workers import Place, default_processes, places, side_by_side
 from searchspace.architecture import Architecture
 from tests.nas.test_study import IDENTITY, Trainer, new_study, problem
 
@@ -94,6 +95,30 @@ def test_what_a_task_refuses_ends_all_of_them() -> None:
     with pytest.raises(StudyError, match="the study must be another one"):
         side_by_side(Refusing(), processes=2, on_look=lambda: None)
     assert time.monotonic() - began < 60  # the other one was not waited for
+
+
+@dataclass(frozen=True)
+class Telling:
+    """Says how many threads it has; all of them the same."""
+
+    def __call__(self, place: Place) -> None:
+        place.note(f"{torch.get_num_threads()} threads")
+
+
+def test_cores_are_divided_among_the_processes_and_what_these_note_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = 5
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(cores)))
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    for processes in range(1, 8):
+        shares = [place.threads for place in places(processes)]
+        assert shares == [max(1, cores // processes)] * processes
+        assert sum(shares) <= max(cores, processes)
+    assert [place.threads for place in places(default_processes())] == [1] * cores
+    heard: list[str] = []
+    side_by_side(Telling(), processes=2, on_look=lambda: None, on_note=heard.append)
+    assert set(heard) == {"2 threads"}
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert [(place.device, place.threads) for place in places(3)] == [("cuda:0", 1), ("cuda:1", 1), ("cuda:0", 1)]
 
 
 def test_a_trial_of_a_dead_process_is_queued_again_and_another_s_is_not(tmp_path: Path) -> None:
