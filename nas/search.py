@@ -27,7 +27,7 @@ from nas.errors import BudgetError, StudyError
 from nas.faithfulness import RungFaithfulness, faithfulness
 from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
 from nas.final_training import FinalTraining, by_worth
-from nas.finalists import Finalist, Shipped, measure, pareto_front, ship
+from nas.finalists import Finalist, Shipped, measure, notes_of, pareto_front, ship
 from nas.following import Following
 from nas.joining import Model, StudyWork, cautious, heard, work
 from nas.limits import BUDGET, Limit, RewardKind, require_reward
@@ -435,6 +435,8 @@ class _Ending:
 
     def _shipped(self, candidate: Tried) -> Shipped:
         path = self.training.path(candidate)
+        for remark in notes_of(path):
+            self.events.note(remark)
         return ship(
             load_checkpoint(path),
             path,
