@@ -247,7 +247,7 @@ def test_profiling_stops_when_the_phone_goes_away_and_goes_on_later(phone, tmp_p
 
     try:
         with pytest.raises(DeviceUnreachable, match="given up after 2 attempts"):
-            profile(phone.device(waits_s=(0.01,)), on_progress=lambda state: phone.kill())
+            profile(phone.device(waits_s=(0.01,)), on_progress=lambda state: state.networks and phone.kill())
     finally:
         phone.start()
     [log] = tmp_path.glob("phone-*.jsonl")

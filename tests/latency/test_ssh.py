@@ -114,7 +114,7 @@ def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path):
     device._waits_s = (0.01,)
     try:
         with pytest.raises(DeviceUnreachable, match=r"Connection refused.*given up after 2 attempts"):
-            profile(device, 16, on_progress=lambda state: server.cut())
+            profile(device, 16, on_progress=lambda state: state.networks and server.cut())
     finally:
         server.start()
     [log] = tmp_path.glob("board-*.jsonl")

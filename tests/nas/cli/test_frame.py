@@ -196,7 +196,7 @@ def test_a_file_of_architectures_takes_no_options_and_must_hold_one(tmp_path: Pa
     command = ("predict", str(tmp_path / "none.jsonl"), "--target", "pixel6")
     assert "must hold at least one" in refused(*command, home=tmp_path)
     line = refused(*command, "--resolution", "32", home=tmp_path)
-    assert "--resolution does not apply" in line
+    assert "--resolution 32 does not apply" in line
 
 
 def test_unknown_options_are_refused_in_one_line(tmp_path: Path) -> None:

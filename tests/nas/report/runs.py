@@ -61,6 +61,7 @@ def search_run(folder: Path, *, finished: bool = True, study_name: str = "search
     study = open_study(f"sqlite:///{folder / 'study.db'}", study_name, identity={})
     _json(folder / STUDY_FILE, {"study": study_name})
     for index, architecture in enumerate(candidates):
+        accuracy = 0.4 + 0.02 * index
         attributes = {
             OUTCOME: "pruned" if index == 5 else "complete",
             CANDIDATE: {
@@ -70,7 +71,7 @@ def search_run(folder: Path, *, finished: bool = True, study_name: str = "search
                 "high_ms": 0.11 * (index + 1),
                 "architecture": architecture.to_dict(),
             },
-            RUNGS: [{"accuracy": 0.4 + 0.02 * index, "loss": 1.5, "seconds": 1.0}],
+            RUNGS: [{"accuracy": accuracy, "loss": 1.5, "seconds": 1.0, "value": accuracy}],
         }
         study.add_trial(optuna.trial.create_trial(value=0.5, user_attrs=attributes))
     entries = []
