@@ -159,3 +159,10 @@ def test_refusals() -> None:
         set_width(architecture, widths(architecture)[0], 0)
     with pytest.raises(ArchitectureError, match="only a residual block can be dropped"):
         drop_block(architecture, 1)
+
+
+def test_a_gate_of_one_channel_has_a_width_of_its_own() -> None:
+    """Its pointwise convolution from one channel to one is no depthwise one, which would pass its input's channel on."""
+    blocks = (Conv(cout=8), UIB(cout=8, hidden=1, dw_mid=0, se=1, residual=True))
+    fields = {width.fields for width in widths(Architecture(blocks, ClassicHead(), resolution=16))}
+    assert {("blocks.1.hidden",), ("blocks.1.se",)} <= fields
