@@ -17,6 +17,8 @@ from searchspace.options import Place
 from searchspace.sampling import Ask, RandomSuggest, Suggest, every
 from searchspace.space import Space, Stage
 
+TOGETHER = 8192  # networks looked up at a time: what they read and write stays in the core's caches
+
 State = tuple[Shape, Entry]
 Choice = tuple[Block, ...]
 
@@ -99,6 +101,12 @@ class BlockTable:
         Returns:
             (networks,) milliseconds; infinity where choices do not fit each other.
         """
+        found = np.empty(len(choices))
+        for start in range(0, len(choices), TOGETHER):
+            found[start : start + TOGETHER] = self._lookup_ms(choices[start : start + TOGETHER])
+        return found
+
+    def _lookup_ms(self, choices: NDArray[np.integer]) -> NDArray[np.float64]:
         total = np.zeros(len(choices), np.complex128)
         state: NDArray[np.intp] | None = None  # None: all networks are in the only state there is
         for slot, (ms, leaves) in enumerate(zip(self.ms, self.leaves, strict=True)):

@@ -12,7 +12,7 @@ from latency.features import measured_as, weight_bytes
 from latency.model import FORMAT, LatencyModel
 from latency.planning import kernels
 from latency.samples import varied_architectures
-from latency.table import BlockTable, tabulate
+from latency.table import TOGETHER, BlockTable, tabulate
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import UIB, ClassicHead, Conv, Fire, MultiQueryAttention, NinHead, Pool
 from searchspace.errors import ArchitectureError
@@ -225,6 +225,8 @@ def test_a_space_is_tabulated_with_all_its_choices(model):
         blocks = sum((choices[one] for choices, one in zip(table.slots, picked, strict=True)), ())
         architecture = Architecture(blocks, head, 32, 3, 10, Norm())
         assert ms == pytest.approx(model.predict_ms(architecture))
+    many = TOGETHER // len(picks) + 2
+    assert np.array_equal(table.lookup_ms(np.tile(picks, (many, 1))), np.tile(table.lookup_ms(picks), many))
 
 
 def test_a_table_is_of_one_resolution(model):
