@@ -186,7 +186,9 @@ def _tied(lowered: Graph) -> tuple[dict[int, list[int]], set[int]]:
 def _makes_channels(op: graph.Op) -> bool:
     """Whether the op's channels are new ones, instead of its input's."""
     if isinstance(op, graph.Conv):
-        by_itself = op.groups == op.cin == op.shape.channels  # also a gate's or a bypass's pointwise one of a single channel
+        by_itself = (
+            op.groups == op.cin == op.shape.channels
+        )  # also a gate's or a bypass's pointwise one of a single channel
         return bool(op.width) or not by_itself or op.kernel == op.groups == 1
     return isinstance(op, graph.Input | graph.Linear | graph.Attention)
 
