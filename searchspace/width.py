@@ -186,10 +186,9 @@ def _tied(lowered: Graph) -> tuple[dict[int, list[int]], set[int]]:
 def _makes_channels(op: graph.Op) -> bool:
     """Whether the op's channels are new ones, instead of its input's."""
     if isinstance(op, graph.Conv):
-        by_itself = (
-            op.groups == op.cin == op.shape.channels
-        )  # also a gate's or a bypass's pointwise one of a single channel
-        return bool(op.width) or not by_itself or op.kernel == op.groups == 1
+        # A gate's or a bypass's pointwise convolution of a single channel looks like a depthwise one.
+        depthwise = op.groups == op.cin == op.shape.channels and (op.groups > 1 or op.kernel > 1)
+        return bool(op.width) or not depthwise
     return isinstance(op, graph.Input | graph.Linear | graph.Attention)
 
 
