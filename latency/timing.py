@@ -52,7 +52,7 @@ class Timing:
         slices: everything that was measured, in the order of time; at least one.
         tolerance: relative difference up to which two halves of the slices count as agreeing.
         load: the device's load average (runnable processes) while it was measured, None where unknown.
-        quiet_ns: the probe's nanoseconds at the device's full speed, from all that was measured beside it (`quiet_probe`);
+        quiet_ns: the probe's nanoseconds at the device's full speed, from all that was measured beside it or before;
             slower slices do not count. None where that is not known: then it is the network's own fastest probe.
         date: when it was begun, ISO 8601 in UTC; None where unknown, as in files of earlier versions.
         cores: that the processes were bound to; None where they were not, or that is unknown.

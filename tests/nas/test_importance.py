@@ -1,7 +1,5 @@
 """Importance: what is dead counts for nothing, and the first-order change of the loss is one."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -15,14 +13,7 @@ from searchspace.width import widths
 from tests.nas.test_trimming import BLOCKS, around, killed, lively
 from tests.searchspace.strategies import architectures
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Such small networks are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def batch(architecture: Architecture, images: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,5 @@
 """Trimming: what is dead can be removed without a trace, and what is removed leaves its mean behind."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -31,14 +29,7 @@ from searchspace.references import REFERENCES, reference
 from searchspace.width import droppable, widths
 from tests.searchspace.strategies import architectures
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Such small networks are slower on several threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 BLOCKS: list[Block] = [
