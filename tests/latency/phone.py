@@ -12,7 +12,9 @@ import struct
 import subprocess
 import sys
 import threading
+import traceback
 from pathlib import Path
+from typing import IO
 
 FEATURES = "device::ro.product.name=test;ro.product.model=Test;ro.product.device=test;features=shell_v2,cmd"
 MOST = 1 << 18  # bytes in a message
@@ -29,22 +31,34 @@ class Stream:
         self.reader, self.feed = (os.fdopen(end, mode) for end, mode in zip(os.pipe(), ("rb", "wb"), strict=True))
         self.writing, self.acknowledged = threading.Lock(), threading.Semaphore(0)
         self.process: subprocess.Popen[bytes] | None = None
+        self.gone = False
 
     def send(self, data: bytes) -> None:
         with self.writing:
             for start in range(0, len(data), MOST):
                 self.phone.send(b"WRTE", self.local, self.remote, data[start : start + MOST])
                 self.acknowledged.acquire()
+                if self.gone:
+                    self.acknowledged.release()  # who waits behind this one goes, too
+                    raise ConnectionError
 
     def close(self) -> None:
-        self.phone.streams.pop(self.local, None)
-        self.phone.send(b"CLSE", self.local, self.remote)
+        if self.phone.streams.pop(self.local, None) is not None:  # else the client has closed it
+            self.feed.close()
+            self.phone.send(b"CLSE", self.local, self.remote)
 
     def kill(self) -> None:
+        self.gone = True
         self.acknowledged.release()
         self.feed.close()
         if self.process is not None and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGHUP)
+            with contextlib.suppress(ProcessLookupError):  # it may end just now
+                os.killpg(self.process.pid, signal.SIGHUP)
+
+    def take(self, data: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):  # it may be closed just now
+            self.feed.write(data)
+            self.feed.flush()
 
     def shell(self, command: str) -> None:
         command = command.replace(MAPPED, f"{ROOT}/tmp")
@@ -58,6 +72,8 @@ class Stream:
             env=environment,
             start_new_session=True,
         )
+        if self.gone:  # before there was anything to end
+            self.kill()
         threading.Thread(target=self.take_input, args=(process,), daemon=True).start()
         copies = [
             threading.Thread(target=self.copy, args=(pipe, kind), daemon=True)
@@ -86,9 +102,10 @@ class Stream:
         except OSError:
             pass
 
-    def copy(self, pipe: object, kind: int) -> None:
-        while data := os.read(pipe.fileno(), 1 << 16):  # type: ignore[attr-defined]
-            self.send(struct.pack("<BI", kind, len(data)) + data)
+    def copy(self, pipe: IO[bytes], kind: int) -> None:
+        with contextlib.suppress(OSError):
+            while data := os.read(pipe.fileno(), 1 << 16):
+                self.send(struct.pack("<BI", kind, len(data)) + data)
 
     def sync(self) -> None:
         while len(header := self.reader.read(8)) == 8:
@@ -159,6 +176,8 @@ class Connection:
                 self.handle(command, first, second, self.receive(size))
         except OSError:
             pass
+        except Exception:
+            traceback.print_exc()
         finally:
             for stream in list(self.streams.values()):
                 stream.kill()
@@ -177,16 +196,15 @@ class Connection:
             self.send(b"OKAY", self.last, first)
             work, arguments = (stream.sync, ()) if service == "sync" else (stream.shell, (what,))
             threading.Thread(target=self.guarded, args=(work, arguments), daemon=True).start()
-        elif second in self.streams:
-            stream = self.streams[second]
+        elif command == b"CLSE":
+            if stream := self.streams.pop(second, None):
+                stream.kill()
+        elif stream := self.streams.get(second):
             if command == b"OKAY":
                 stream.acknowledged.release()
             elif command == b"WRTE":
-                stream.feed.write(data)
-                stream.feed.flush()
+                stream.take(data)
                 self.send(b"OKAY", second, first)
-            elif command == b"CLSE":
-                self.streams.pop(second).kill()
 
     def guarded(self, work, arguments) -> None:
         with contextlib.suppress(OSError, ValueError):  # the connection or the stream was closed meanwhile
