@@ -131,7 +131,7 @@ class Phone(RemoteDevice):
 
     def describe(self) -> Provenance:
         if self._provenance is None:
-            found, state = super().describe(), self.state()
+            found, state = super().describe(), self._retried_state()
             cpu = f"{state.model}: {found.cpu}" if state.model else found.cpu
             system = f"Android {state.release}, {found.system}" if state.release else found.system
             self._provenance = replace(found, cpu=cpu, system=system)
@@ -185,8 +185,8 @@ class Phone(RemoteDevice):
                 if on_restart is not None:
                     on_restart()
             raise DeviceUnfit(
-                f"{self.shell.name}: the phone is slowed down and does not get faster again ({self.state()}): let it cool, "
-                "take it off the charger or out of its case, switch battery saver off; the same command goes on"
+                f"{self.shell.name}: the phone is slowed down and does not get faster again ({self._retried_state()}): let it "
+                "cool, take it off the charger or out of its case, switch battery saver off; the same command goes on"
                 + ("" if known is None else f"; if it has become slower for good, delete {path}")
             )
 
