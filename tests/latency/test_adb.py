@@ -308,7 +308,7 @@ def emulated(server, tmp_path_factory):
 class TestEmulated(DeviceConformance):
     """The bundle for arm64 on an emulated processor: shows that it works there; its times mean nothing."""
 
-    limit_s = 60.0
+    limit_s = 10.0
 
     @pytest.fixture
     def device(self, emulated) -> Device:

@@ -26,7 +26,7 @@ def board(tmp_path_factory):
 
 
 class TestArm64Board(DeviceConformance):
-    limit_s = 60.0
+    limit_s = 10.0
 
     @pytest.fixture
     def device(self, board) -> Device:
