@@ -32,6 +32,9 @@ def compress(
     linear_bits: Annotated[int, typer.Option(help="Of a shared weight of a linear layer, 1 to 8.")] = 5,
     epochs: Annotated[float | None, typer.Option(help="Of each retraining; by default the recipe's.")] = None,
     recipe: Annotated[str, typer.Option(help="Recipe of the retrainings: a shipped one, or a YAML file.")] = "compress",
+    distill: Annotated[
+        float, typer.Option(help="Share of the retrainings' loss that the start's softened logits have.")
+    ] = 0.0,
     strict: options.Strict = False,
     seed: options.Seed = 0,
     output: Annotated[
@@ -70,6 +73,7 @@ def compress(
         linear_bits=linear_bits,
         retrain=how,
         tune=dataclasses.replace(how, lr=how.lr / 10, weight_decay=0.0),
+        distill=distill,
         seed=seed,
     )
     found = compressible(start, settings)  # what cannot be done as asked takes no folder

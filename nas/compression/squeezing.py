@@ -18,10 +18,13 @@ from nas.compression.magnitude import LEVELS, Layer, Pruned, choose_densities, l
 from nas.compression.sharing import BITS, Shared, share
 from nas.compression.statistics import settled
 from nas.data import Data
+from nas.distillation import Distillation
 from nas.errors import CompressionError
 from nas.evaluation import evaluate
+from nas.parallel import ALONE
 from nas.recipe import Recipe
 from nas.run import Run
+from nas.teachers import checkpoint_teacher
 from nas.training import Constraint, train
 
 SCANNED_IMAGES = 1000  # of the validation split, for the sensitivity scan
@@ -47,6 +50,7 @@ class Settings:
         linear_bits: of a linear layer.
         retrain: recipe after each round.
         tune: recipe of the codebooks.
+        distill: share of their loss that the start's softened logits have, in [0, 1]: what is pruned learns from what it was.
         seed: everything random follows from it.
     """
 
@@ -57,12 +61,15 @@ class Settings:
     linear_bits: int = 5
     retrain: Recipe
     tune: Recipe
+    distill: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         for option, value in (("--density", self.density), *self.layer_densities.items()):
             if not 0 < value <= 1:
                 raise CompressionError(f"{option} must be in (0, 1], got {value:g}")
+        if not 0 <= self.distill <= 1:
+            raise CompressionError(f"--distill must be in [0, 1], got {self.distill:g}")
         for option, bits in (("--conv-bits", self.conv_bits), ("--linear-bits", self.linear_bits)):
             if bits not in BITS:
                 raise CompressionError(f"{option} must be from {BITS.start} to {BITS.stop - 1}, got {bits}")
@@ -117,7 +124,10 @@ def compress(
         CompressionError: no layer is worth it, or a named one is not there.
     """
     found = compressible(start, settings)
-    stages = _Stages(run, data, settings, events)
+    taught = None
+    if settings.distill:
+        taught = Distillation(checkpoint_teacher(start, name="the start", device=ALONE.device()), weight=settings.distill)
+    stages = _Stages(run, data, settings, events, taught)
     densities = stages.densities(start, found)
     pruned = stages.pruned(start, densities)
     shared = settled(stages.shared(pruned, found))
@@ -193,6 +203,7 @@ class _Stages:
     data: Data
     settings: Settings
     events: Events
+    distillation: Distillation | None = None
 
     def densities(self, start: Checkpoint, found: tuple[Layer, ...]) -> dict[str, float]:
         """The share of each layer's weights that stays, chosen once for the run."""
@@ -254,6 +265,7 @@ class _Stages:
             recipe,
             seed=self.settings.seed,
             state_file=state_file,
+            distillation=self.distillation,
             constraint=constraint,
             on_progress=lambda said, done, total: self.events.progress(f"{what}: {said}", done, total),
         )

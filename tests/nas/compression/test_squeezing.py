@@ -4,7 +4,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
+from nas.checkpoint import load_checkpoint
 from nas.compression import squeezing
 from nas.compression.magnitude import layers
 from nas.compression.squeezing import Settings, compressible
@@ -64,3 +66,23 @@ def test_mapped_images_tell_the_densities_that_the_same_in_memory_tell(
         return stages.densities(start, layers(start))
 
     assert densities(DATA, "memory") == densities(mapped(DATA), "mapped")
+
+
+def test_a_network_can_be_taught_by_what_it_was(tmp_path: Path) -> None:
+    how = Recipe(epochs=1, batch_size=16, lr=0.1, flip=False)
+    start = train(WIDE, DATA, how).checkpoint
+
+    def pruned(distill: float) -> dict[str, torch.Tensor]:
+        folder = tmp_path / f"{distill:g}"
+        folder.mkdir()
+        settings = Settings(density=0.2, rounds=1, distill=distill, retrain=how, tune=how)
+        compressed = squeezing.compress(
+            Run(folder, "compress", {}), start, DATA, settings=settings, events=Silence(), path=folder / "small.nasz"
+        )
+        assert compressed.accuracy_after > 0
+        return dict(load_checkpoint(folder / "pruned-1.pt").state)
+
+    untaught, taught = pruned(0.0), pruned(0.5)
+    assert any(not torch.equal(untaught[name], taught[name]) for name in untaught)
+    with pytest.raises(CompressionError, match=r"--distill must be in \[0, 1\], got 1.5"):
+        dataclasses.replace(SETTINGS, distill=1.5)
