@@ -34,13 +34,16 @@ class Case:
 CASES = {
     "lenet5": Case(
         train=("--recipe", "LENET"),
-        compress=("--recipe", "RETRAIN", "--density", "0.08", "--conv-bits", "5", "--rounds", "3"),
-        control=("--recipe", "RETRAIN", "--epochs", "12"),
+        compress=("--recipe", "RETRAIN", "--density", "0.095", "--conv-bits", "5", "--rounds", "3", "--distill", "0.5"),
+        control=("--recipe", "RETRAIN", "--epochs", "24"),
     ),
     "squeezenet_32px": Case(
         train=("--recipe", "FULL", "--epochs", "7"),
-        compress=("--recipe", "compress", "--epochs", "1", "--density", "0.28", "--conv-bits", "5", "--rounds", "3"),
-        control=("--recipe", "compress", "--epochs", "4"),
+        compress=(
+            *("--recipe", "compress", "--epochs", "2", "--density", "0.33", "--conv-bits", "5", "--rounds", "3"),
+            *("--distill", "0.5"),
+        ),
+        control=("--recipe", "compress", "--epochs", "8"),
     ),
 }
 
