@@ -126,7 +126,9 @@ def compress(
     found = compressible(start, settings)
     taught = None
     if settings.distill:
-        taught = Distillation(checkpoint_teacher(start, name="the start", device=ALONE.device()), weight=settings.distill)
+        taught = Distillation(
+            checkpoint_teacher(start, name="the start", device=ALONE.device()), weight=settings.distill
+        )
     stages = _Stages(run, data, settings, events, taught)
     densities = stages.densities(start, found)
     pruned = stages.pruned(start, densities)
