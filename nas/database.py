@@ -1,6 +1,7 @@
 """A study's storage on a database server: waited for while it is away, with a heartbeat of every trial at work."""
 
 import functools
+import json
 import math
 import re
 import threading
@@ -13,11 +14,12 @@ import sqlalchemy.exc
 from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import make_url
 
 from nas.errors import StudyError
-from nas.trial_rows import read_trials, trials_without_heartbeat, write_params
+from nas.trial_rows import read_trial, read_trials, trials_without_heartbeat, write_detail, write_params
 from nas.urls import shown, without_secrets
 
 HEARTBEAT_S = 10
@@ -58,7 +60,7 @@ class ServerStorage(RDBStorage):
         self._looked_at = -math.inf
         self._told: dict[int, dict[str, tuple[float, BaseDistribution]]] = {}
         self._telling = threading.RLock()
-        super().__init__(url, engine_kwargs={"pool_pre_ping": True})
+        super().__init__(url)
         self.heartbeat_interval, self.grace_period = HEARTBEAT_S, GRACE_S
         self.reached_at = time.monotonic()
 
@@ -89,6 +91,33 @@ class ServerStorage(RDBStorage):
         trial_id_greater_than: int,
     ) -> list[FrozenTrial]:
         return read_trials(self.engine, study_id, states, included_trial_ids, trial_id_greater_than)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return read_trial(self.engine, trial_id) or super().get_trial(trial_id)  # which says that there is none
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if not self._written(models.TrialUserAttributeModel, trial_id, key, value):
+            super().set_trial_user_attr(trial_id, key, value)  # which says what is wrong
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        if not self._written(models.TrialSystemAttributeModel, trial_id, key, value):
+            super().set_trial_system_attr(trial_id, key, value)
+
+    def _written(self, model: Any, trial_id: int, key: str, value: Any) -> bool:
+        told = {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        return write_detail(self.engine, model, told, key="key")
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, intermediate_value: float) -> None:
+        model = models.TrialIntermediateValueModel
+        value, kind = model.intermediate_value_to_stored_repr(intermediate_value)
+        told = {
+            "trial_id": trial_id,
+            "step": step,
+            "intermediate_value": value,
+            "intermediate_value_type": kind,
+        }
+        if not write_detail(self.engine, model, told, key="step"):
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
 
     def beat(self, trial_id: int, count: int) -> None:
         """Say that somebody is at the trial."""

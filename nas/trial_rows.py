@@ -1,9 +1,9 @@
-"""Reading a study's trials from a database, many at once, and writing a trial's decisions together.
+"""Reading a study's trials from a database, many at once, and writing what is told of one in few statements.
 
 Optuna builds an object of its mapper for every decision and attribute and parses every decision's offer anew: some milliseconds a
 trial, which every worker would pay for every trial of all others. Here rows are read as they are, and offers are parsed once.
 
-Source: `optuna.storages.RDBStorage._get_trials` of Optuna 5, whose tables and results these are.
+Source: `optuna.storages.RDBStorage` of Optuna 5, whose tables and results these are.
 """
 
 import functools
@@ -15,8 +15,21 @@ import sqlalchemy as sql
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.dialects import postgresql, sqlite
 
-AT_ONCE = 5000  # trials; a statement has a limit on its parameters
+AT_ONCE = 1000  # trials; a statement has a limit on its parameters, and names each trial five times
+TRIALS = models.TrialModel.__table__
+TRIAL = tuple(TRIALS.c[name] for name in ("trial_id", "number", "state", "datetime_start", "datetime_complete"))
+VALUE, STEP = models.TrialValueModel, models.TrialIntermediateValueModel
+DETAILS: tuple[tuple[Any, str, str, str | None, str], ...] = (
+    (models.TrialParamModel, "param_id", "param_name", "param_value", "distribution_json"),
+    (VALUE, "trial_value_id", "objective", "value", "value_type"),
+    (models.TrialUserAttributeModel, "trial_user_attribute_id", "key", None, "value_json"),
+    (models.TrialSystemAttributeModel, "trial_system_attribute_id", "key", None, "value_json"),
+    (STEP, "trial_intermediate_value_id", "step", "intermediate_value", "intermediate_value_type"),
+)
+"""What is told of a trial: its table, and there the columns of the row's id, its name, its number and its text."""
+UPSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 Row = Any
 
 
@@ -32,60 +45,78 @@ def read_trials(
         included: ids.
         greater: an id; −1: all trials are wanted.
     """
-    table = models.TrialModel.__table__
-    columns = (table.c.trial_id, table.c.number, table.c.state, table.c.datetime_start, table.c.datetime_complete)
-    wanted = sql.select(*columns).where(table.c.study_id == study_id).order_by(table.c.trial_id)
-    rows: list[Row] = []
-    with engine.connect() as connection:
-        if earlier := sorted(trial_id for trial_id in included if trial_id <= greater):
-            for some in _parts(earlier):
-                rows += connection.execute(wanted.where(table.c.trial_id.in_(some))).all()
-        rows += connection.execute(wanted.where(table.c.trial_id > greater)).all()
-        rows = [row for row in rows if states is None or row.state in states]
+    wanted = sql.select(*TRIAL).where(TRIALS.c.study_id == study_id).order_by(TRIALS.c.trial_id)
+    earlier = sorted(trial_id for trial_id in included if trial_id <= greater)
+    with _at_once(engine) as connection:
+        found = [
+            row
+            for some in _parts(earlier)
+            for row in connection.execute(wanted.where(TRIALS.c.trial_id.in_(some))).all()
+        ]
+        found += connection.execute(wanted.where(TRIALS.c.trial_id > greater)).all()
+        found = [row for row in found if states is None or row.state in states]
         # a trial that is read as finished was told everything before, so the rest is read after its state
-        return [trial for some in _parts(rows) for trial in _with_details(connection, some)]
+        return [trial for some in _parts(found) for trial in _with_details(connection, some)]
+
+
+def read_trial(engine: sql.Engine, trial_id: int) -> FrozenTrial | None:
+    """The trial of an id; None where there is none."""
+    with _at_once(engine) as connection:
+        rows = connection.execute(sql.select(*TRIAL).where(TRIALS.c.trial_id == trial_id)).all()
+        return next(_with_details(connection, rows), None) if rows else None
+
+
+def _at_once(engine: sql.Engine) -> sql.Connection:
+    """A connection whose every statement is a transaction: it sees what is committed when it begins, and needs no end."""
+    return engine.connect().execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _with_details(connection: sql.Connection, rows: Sequence[Row]) -> Iterator[FrozenTrial]:
+    """Trials with all that they were told."""
     ids = [row.trial_id for row in rows]
-
-    def details(model: Any, *names: str) -> dict[int, list[Row]]:
-        table = model.__table__
-        columns = [table.c[name] for name in ("trial_id", *names)]
-        found: dict[int, list[Row]] = {trial_id: [] for trial_id in ids}
-        [key] = table.primary_key.columns
-        for row in connection.execute(sql.select(*columns).where(table.c.trial_id.in_(ids)).order_by(key)):
-            found[row.trial_id].append(row)
-        return found
-
-    params = details(models.TrialParamModel, "param_name", "param_value", "distribution_json")
-    values = details(models.TrialValueModel, "objective", "value", "value_type")
-    attributes = details(models.TrialUserAttributeModel, "key", "value_json")
-    system = details(models.TrialSystemAttributeModel, "key", "value_json")
-    steps = details(models.TrialIntermediateValueModel, "step", "intermediate_value", "intermediate_value_type")
+    found: dict[int, list[list[Row]]] = {trial_id: [[] for _ in DETAILS] for trial_id in ids}
+    for row in sorted(connection.execute(_details(), {"ids": ids}), key=lambda row: int(row[2])):
+        found[row.trial_id][row.kind].append(row)
     for row in rows:
-        number = row.trial_id
-        offers = {one.param_name: _distribution(one.distribution_json) for one in params[number]}
-        told = sorted(values[number], key=lambda one: one.objective)
+        params, values, attributes, system, steps = found[row.trial_id]
+        offers = {one.key: _distribution(one.text) for one in params}
+        told = sorted(values, key=lambda one: int(one.key))
         yield FrozenTrial(
             number=row.number,
             state=row.state,
             value=None,
-            values=[models.TrialValueModel.stored_repr_to_value(one.value, one.value_type) for one in told] or None,
+            values=[VALUE.stored_repr_to_value(one.number, VALUE.TrialValueType[one.text]) for one in told] or None,
             datetime_start=row.datetime_start,
             datetime_complete=row.datetime_complete,
-            params={one.param_name: offers[one.param_name].to_external_repr(one.param_value) for one in params[number]},
+            params={one.key: offers[one.key].to_external_repr(one.number) for one in params},
             distributions=offers,
-            user_attrs={one.key: json.loads(one.value_json) for one in attributes[number]},
-            system_attrs={one.key: json.loads(one.value_json) for one in system[number]},
+            user_attrs={one.key: json.loads(one.text) for one in attributes},
+            system_attrs={one.key: json.loads(one.text) for one in system},
             intermediate_values={
-                one.step: models.TrialIntermediateValueModel.stored_repr_to_intermediate_value(
-                    one.intermediate_value, one.intermediate_value_type
+                int(one.key): STEP.stored_repr_to_intermediate_value(
+                    one.number, STEP.TrialIntermediateValueType[one.text]
                 )
-                for one in steps[number]
+                for one in steps
             },
-            trial_id=number,
+            trial_id=row.trial_id,
         )
+
+
+@functools.cache
+def _details() -> sql.CompoundSelect[Any]:
+    """All that trials were told: it lies in five tables and is read by one statement."""
+    return sql.union_all(
+        *(
+            sql.select(
+                sql.literal(kind).label("kind"),
+                *(model.__table__.c[name] for name in ("trial_id", identity)),
+                sql.cast(model.__table__.c[key], sql.String).label("key"),
+                (sql.null() if number is None else model.__table__.c[number]).label("number"),
+                sql.cast(model.__table__.c[text], sql.Text).label("text"),
+            ).where(model.__table__.c.trial_id.in_(sql.bindparam("ids", expanding=True)))
+            for kind, (model, identity, key, number, text) in enumerate(DETAILS)
+        )
+    )
 
 
 def trials_without_heartbeat(engine: sql.Engine, trial_ids: Sequence[int]) -> list[int]:
@@ -124,3 +155,37 @@ def write_params(engine: sql.Engine, told: Mapping[int, Mapping[str, tuple[float
             connection.execute(sql.insert(models.TrialParamModel.__table__), rows)
     except sql.exc.IntegrityError:  # the answer to the same transaction was lost with a connection
         return
+
+
+def write_detail(engine: sql.Engine, model: Any, told: Mapping[str, Any], *, key: str) -> bool:
+    """Writes one thing that is told of a trial, in one statement, over what was told before.
+
+    Args:
+        engine: of the database.
+        model: whose table it belongs to.
+        told: by column; `trial_id` and `key` say which row it is.
+        key: a column.
+
+    Returns:
+        Whether it was written: not to a trial that has ended or is not there, and not where the database has no such statement.
+    """
+    if engine.dialect.name not in UPSERTS:
+        return False
+    statement = _upsert(engine.dialect.name, model, key, tuple(told))
+    with _at_once(engine) as connection:
+        return connection.execute(statement, dict(told), execution_options={"preserve_rowcount": True}).rowcount == 1
+
+
+@functools.cache
+def _upsert(dialect: str, model: Any, key: str, columns: tuple[str, ...]) -> Any:
+    """The statement of `write_detail`; its parameters are called as the columns."""
+    table = model.__table__
+    goes_on = sql.exists().where(
+        TRIALS.c.trial_id == sql.bindparam("trial_id"), TRIALS.c.state.in_((TrialState.RUNNING, TrialState.WAITING))
+    )
+    row = sql.select(*(sql.bindparam(name, type_=table.c[name].type) for name in columns)).where(goes_on)
+    new = UPSERTS[dialect](table).from_select(list(columns), row)
+    return new.on_conflict_do_update(
+        index_elements=["trial_id", key],
+        set_={name: new.excluded[name] for name in columns if name not in ("trial_id", key)},
+    )

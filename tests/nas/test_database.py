@@ -1,15 +1,18 @@
 """A study on PostgreSQL: killed workers and a server that goes away lose nothing; errors are one line without a password."""
 
+import math
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 import sqlalchemy
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
+from optuna.trial import TrialState
 
 from nas import database
 from nas.claims import beating, reclaim, take
@@ -103,7 +106,7 @@ def test_a_trial_asks_the_database_little(server: Postgres) -> None:
     sqlalchemy.event.listen(engine, "before_cursor_execute", lambda *told: asked.append(told[2]))
     run_trials(study, problem(Trainer()), trials=trials)
     selects = sum(statement.startswith("SELECT") for statement in asked)
-    assert selects <= 60 * trials
+    assert selects <= 25 * trials
     engine.dispose()
 
 
@@ -150,4 +153,43 @@ def test_trials_are_read_as_optuna_reads_them(server: Postgres) -> None:
         read, expected = storage._get_trials(*asked), RDBStorage._get_trials(storage, *asked)
         assert read == expected
         assert [one.user_attrs for one in read] == [one.user_attrs for one in expected]
+    for one in every:
+        told = storage.get_trial(one._trial_id)
+        assert told == RDBStorage.get_trial(storage, one._trial_id)
+        assert list(told.params) == list(RDBStorage.get_trial(storage, one._trial_id).params)
+    storage.engine.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage is supposed to be used with")
+def test_what_is_told_of_a_trial_is_written_as_optuna_writes_it_and_never_once_it_has_ended(server: Postgres) -> None:
+    study = open_study(server.url, "telling", identity=IDENTITY)
+    storage = study._storage._backend  # type: ignore[attr-defined]
+    trial_id = study.ask()._trial_id
+
+    def tell(numbers: Sequence[float]) -> None:
+        for step, number in enumerate(numbers):
+            storage.set_trial_intermediate_value(trial_id, step, number)
+            storage.set_trial_user_attr(trial_id, f"of step {step}", {"number": str(number)})
+            storage.set_trial_system_attr(trial_id, f"of step {step}", [number, None, "ä"])
+
+    tell((0.0, 1e300, math.nan, math.inf))
+    tell((1.0, -math.inf))
+    kept = storage.get_trial(trial_id)
+    assert list(kept.intermediate_values) == [0, 1, 2, 3]
+    assert str(list(kept.intermediate_values.values())) == "[1.0, -inf, nan, inf]"
+    assert kept.user_attrs["of step 1"] == {"number": "-inf"}
+    assert kept.system_attrs["of step 1"] == [-math.inf, None, "ä"]
+    assert str(kept) == str(RDBStorage.get_trial(storage, trial_id))
+    storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [math.inf])
+    ended = storage.get_trial(trial_id)
+    with pytest.raises(UpdateFinishedTrialError):
+        tell((2.0,))
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_user_attr(trial_id, "late", 1)
+    with pytest.raises(UpdateFinishedTrialError):
+        storage.set_trial_system_attr(trial_id, "late", 1)
+    assert str(storage.get_trial(trial_id)) == str(ended)
+    for unknown in (lambda: storage.get_trial(10**6), lambda: storage.set_trial_user_attr(10**6, "a", 1)):
+        with pytest.raises(KeyError):
+            unknown()
     storage.engine.dispose()
