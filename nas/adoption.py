@@ -53,7 +53,7 @@ def _copy(trial: FrozenTrial, problem: Problem, source: str) -> FrozenTrial:
     score = trial.user_attrs[RUNGS][-1]["value"]
     return create_trial(
         state=trial.state,
-        values=problem.values(score, judged.ms) if complete else trial.values,
+        values=problem.values(score, judged.ms, judged.costs) if complete else trial.values,
         params=trial.params,
         distributions=trial.distributions,
         user_attrs=trial.user_attrs | known,

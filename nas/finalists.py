@@ -1,7 +1,7 @@
 """The end of a search: which candidates are worth full training, and what the device says of them."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -10,6 +10,7 @@ from latency.device import Device
 from latency.settings import Effort, Precision, RuntimeSettings
 from latency.timing import Timing
 from nas.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from nas.costs import MS, is_no_dearer
 from nas.data import Data
 from nas.deployment import export_onnx, first_images
 from nas.distillation import Distillation
@@ -25,14 +26,14 @@ Progress = Callable[[str, int, int | None], None]
 
 
 class Scored(Protocol):
-    """Anything with an accuracy, a loss and a latency."""
+    """Anything with an accuracy, a loss and costs by name."""
 
     @property
     def accuracy(self) -> float: ...
     @property
     def loss(self) -> float: ...
     @property
-    def latency_ms(self) -> float: ...
+    def costs(self) -> Mapping[str, float]: ...
 
 
 AnyScored = TypeVar("AnyScored", bound=Scored)
@@ -90,28 +91,43 @@ class Finalist:
         """Measured milliseconds; the predicted ones where there is no device."""
         return self.tried.predicted_ms if self.measured is None else self.measured.low_ms
 
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """What its accuracy is weighed against, by name."""
+        return self.tried.costs_at(self.latency_ms)
+
 
 def pareto_front(scored: Iterable[AnyScored]) -> list[AnyScored]:
-    """Those that no other beats in accuracy at no more latency, fastest first; of equals one stays.
+    """Those that no other beats in accuracy at no more of any cost, by ascending (first) cost; of equals one stays.
 
     Of two that are equally accurate (a small validation split has few accuracies to give) the one of less loss is better.
     """
-
-    def quality(item: AnyScored) -> tuple[float, float]:
-        return item.accuracy, -item.loss
-
     front: list[AnyScored] = []
-    for item in sorted(scored, key=lambda item: (item.latency_ms, -item.accuracy, item.loss)):
-        if not front or quality(item) > quality(front[-1]):
+    for item in sorted(scored, key=lambda item: (*item.costs.values(), -item.accuracy, item.loss)):
+        if not any(_quality(other) >= _quality(item) and is_no_dearer(other.costs, item.costs) for other in front):
             front.append(item)
     return front
+
+
+def front_of(finalists: Sequence[Finalist], *, budget_ms: float) -> list[Finalist]:
+    """The front of a search, by ascending (first) cost.
+
+    Where milliseconds are none of the costs they are a limit only: then those over the budget have no place on it as long as
+    another is within.
+    """
+    within = [one for one in finalists if MS in one.costs or one.latency_ms <= budget_ms]
+    return pareto_front(within or finalists)
+
+
+def _quality(item: Scored) -> tuple[float, float]:
+    return item.accuracy, -item.loss
 
 
 def ranked(tried: Sequence[Tried]) -> list[Tried]:
     """Candidates in the order in which full training is worth it.
 
     Front by front (first those nobody dominates, then those that only they dominate, …); within a front the most accurate one
-    comes first, then the fastest, then always the one farthest in latency rank from those before it.
+    comes first, then always the one farthest from those before it: in latency rank, or in that of the cost where it is farthest.
     """
     left = list(tried)
     order: list[Tried] = []
@@ -238,11 +254,20 @@ def measure(
 
 
 def _spread(front: Sequence[Tried]) -> list[Tried]:
-    """A front, fastest first, in an order whose every beginning is spread over it."""
+    """A front in an order whose every beginning is spread over it."""
+    ranks = []
+    for name in front[0].costs:
+        amounts = sorted({one.costs[name] for one in front})
+        ranks.append([amounts.index(one.costs[name]) for one in front])
+
+    def distance(one: int, other: int) -> int:
+        return max(abs(rank[one] - rank[other]) for rank in ranks)
+
     positions = list(range(len(front)))
-    chosen = [positions.pop()]
+    chosen = [max(positions, key=lambda position: _quality(front[position]))]
+    positions.remove(chosen[0])
     while positions:
-        farthest = max(positions, key=lambda position: min(abs(position - other) for other in chosen))
+        farthest = max(positions, key=lambda position: min(distance(position, other) for other in chosen))
         positions.remove(farthest)
         chosen.append(farthest)
     return [front[position] for position in chosen]

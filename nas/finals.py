@@ -13,7 +13,7 @@ from nas.correction import Correction, Reference, correction
 from nas.data import Data
 from nas.errors import StudyError
 from nas.final_training import FinalTraining, by_worth
-from nas.finalists import Finalist, Shipped, measure, notes_of, pareto_front, ship
+from nas.finalists import Finalist, Shipped, front_of, measure, notes_of, ship
 from nas.joining import heard
 from nas.study import Tried
 from nas.workers import side_by_side
@@ -58,7 +58,7 @@ class Finals:
         """The best of what was tried, trained and measured; chosen again where their times say that the latency model was off."""
         shipped: dict[Architecture, Shipped] = {}
         self._tell_failed(tried)
-        finalists, change = self._finished(by_worth(tried), [], shipped)
+        finalists, change = self._finished(by_worth(tried), [], shipped, budget_ms)
         found = correction(finalists, change, target=None if self.reference is None else self.reference.target)
         if found is None:
             return finalists, None
@@ -67,11 +67,11 @@ class Finals:
         within = [one for one in corrected if one.predicted_ms <= budget_ms]
         before = {one.tried.architecture for one in finalists}
         also = [one for one in corrected if one.architecture in before]
-        finalists, _ = self._finished(within or corrected, also, shipped)
+        finalists, _ = self._finished(within or corrected, also, shipped, budget_ms)
         return finalists, found
 
     def _finished(
-        self, candidates: Sequence[Tried], also: Sequence[Tried], shipped: dict[Architecture, Shipped]
+        self, candidates: Sequence[Tried], also: Sequence[Tried], shipped: dict[Architecture, Shipped], budget_ms: float
     ) -> tuple[list[Finalist], float | None]:
         """The first of `candidates`, more of them while their front is too small, and others; and how the reference changed.
 
@@ -91,7 +91,7 @@ class Finals:
                 if one.architecture not in shipped:
                     shipped[one.architecture] = self._shipped(one)
             finalists, change = self._measured(chosen, [shipped[one.architecture] for one in chosen])
-            enough = len(pareto_front(finalists)) >= min(FRONT_AT_LEAST, self.wanted)
+            enough = len(front_of(finalists, budget_ms=budget_ms)) >= min(FRONT_AT_LEAST, self.wanted)
             if enough or count == most or not left:
                 return finalists, change
             count += 1

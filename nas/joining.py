@@ -9,6 +9,7 @@ import optuna
 
 from latency.errors import UnmeasuredKernel
 from nas.candidates import CandidateTrainer
+from nas.costs import MS
 from nas.limits import Limit, Reward, RewardKind
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
@@ -45,6 +46,7 @@ class StudyWork:
         trials: candidates to train, by all processes together.
         limits: what a network must stay within beside the budget.
         pareto: whether the whole front counts, or only the best within the budget.
+        against: names of the front's costs.
         reward: what the best is judged by.
         sampler: which sampler draws the candidates.
         stages: whether depths and widths are searched first and blocks then.
@@ -61,6 +63,7 @@ class StudyWork:
     trials: int
     limits: tuple[Limit, ...] = ()
     pareto: bool = False
+    against: tuple[str, ...] = (MS,)
     reward: RewardKind = "accuracy"
     sampler: SamplerName = "auto"
     stages: bool = False
@@ -72,9 +75,8 @@ class StudyWork:
             StudyError: the storage cannot be used, or the study is of something else.
         """
         limits = {"budget_ms": self.budget_ms} | {limit.name: limit.most for limit in self.limits}
-        return open_study(
-            self.url, self.name, identity=self.identity, limits=limits, pareto=self.pareto, on_wait=on_wait
-        )
+        costs = len(self.against) if self.pareto else 0
+        return open_study(self.url, self.name, identity=self.identity, limits=limits, costs=costs, on_wait=on_wait)
 
     def problem(self, note: Note | None = None) -> Problem:
         """What the study looks for; `note` is told which networks cannot be predicted."""
@@ -87,6 +89,7 @@ class StudyWork:
             limits=self.limits,
             pareto=self.pareto,
             reward=None if self.pareto else Reward(self.reward, self.budget_ms),
+            against=self.against,
         )
 
     def __call__(self, place: Place) -> None:

@@ -78,12 +78,8 @@ def size_limits(
     *, params: int | None = None, weight_bytes: int | None = None, peak_bytes: int | None = None
 ) -> tuple[Limit, ...]:
     """Limits on parameters, on bytes of weights and on the most bytes of activations alive at once (batch 1, float32)."""
-    wanted = (
-        ("params", params, _params),
-        ("weight_bytes", weight_bytes, _weight_bytes),
-        ("peak_bytes", peak_bytes, _peak),
-    )
-    return tuple(Limit(name, most, amount) for name, most, amount in wanted if most is not None)
+    wanted = {"params": params, "weight_bytes": weight_bytes, "peak_bytes": peak_bytes}
+    return tuple(Limit(name, most, SIZES[name]) for name, most in wanted.items() if most is not None)
 
 
 def _params(architecture: Architecture) -> float:
@@ -96,6 +92,13 @@ def _weight_bytes(architecture: Architecture) -> float:
 
 def _peak(architecture: Architecture) -> float:
     return lower(architecture).peak_activation_bytes
+
+
+SIZES: Mapping[str, Callable[[Architecture], float]] = {
+    "params": _params,
+    "weight_bytes": _weight_bytes,
+    "peak_bytes": _peak,
+}
 
 
 class Prediction(Protocol):

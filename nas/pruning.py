@@ -2,14 +2,15 @@
 
 A latency is known before training, so a rung can be judged fairly: a fast network that is less accurate than slower ones is
 worth finishing, one that is less accurate than networks as fast as itself is not. That keeps the whole front alive, whether the
-study has one objective or two (where Optuna itself refuses to report and to prune).
+study has one objective or more (where Optuna itself refuses to report and to prune). Where the front is against other costs than
+milliseconds, which are known before training as well, those are judged against that are no dearer in any of them.
 
 Two rules stop a candidate. It is behind most of those that are no slower, on the rung it is on; or, later in a search, where most
 candidates are as good as those before, it cannot be hoped any more to reach the front: what candidates with its score came to on
 the last rung, with luck, is still less than what one that is no slower has reached.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,19 +18,20 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.sampling.history import RUNGS, outlook
+from nas.costs import is_no_dearer
+from nas.sampling.history import RUNGS, outlook, told_costs
 
 
 class Climber(NamedTuple):
-    """A trial of known latency.
+    """A trial of known costs.
 
     Attributes:
-        ms: its predicted milliseconds.
+        costs: what its values are weighed against, by name.
         curve: its values on the rungs so far.
         complete: whether it went to the last rung.
     """
 
-    ms: float
+    costs: Mapping[str, float]
     curve: list[float]
     complete: bool
 
@@ -39,7 +41,8 @@ class NoSlowerPruner(optuna.pruners.BasePruner):
     """Stops a trial that is behind trials, finished or running, that are no slower.
 
     Attributes:
-        latency: user attribute that holds a trial's predicted milliseconds, as (name of a mapping, key in it).
+        latency: user attribute that holds a trial's predicted milliseconds, as (name of a mapping, key in it); where the
+            mapping has `costs`, those count in their place.
         peers: no slower trials that must have been on a rung, for the quantile to mean something.
         share: of them that a trial has to be better than; 0.5: the median.
         complete: trials that must have gone to the last rung before that is extrapolated to.
@@ -67,13 +70,13 @@ class NoSlowerPruner(optuna.pruners.BasePruner):
 
     def _is_behind(self, own: Climber, others: Sequence[Climber]) -> bool:
         rung = len(own.curve) - 1
-        values = [one.curve[rung] for one in others if one.ms <= own.ms and len(one.curve) > rung]
+        values = [one.curve[rung] for one in others if is_no_dearer(one.costs, own.costs) and len(one.curve) > rung]
         return len(values) >= self.peers and own.curve[rung] < float(np.quantile(values, self.share))
 
     def _is_hopeless(self, own: Climber, others: Sequence[Climber]) -> bool:
         rung = len(own.curve) - 1
         ended = [one for one in others if one.complete and len(one.curve) > rung]
-        reached = [one.curve[-1] for one in ended if one.ms <= own.ms]
+        reached = [one.curve[-1] for one in ended if is_no_dearer(one.costs, own.costs)]
         if len(ended) < self.complete or not reached:
             return False
         ahead = outlook([one.curve[rung] for one in ended], [one.curve[-1] for one in ended])
@@ -81,8 +84,8 @@ class NoSlowerPruner(optuna.pruners.BasePruner):
 
     def _climber(self, trial: FrozenTrial) -> Climber | None:
         mapping, key = self.latency
-        ms: float | None = trial.user_attrs.get(mapping, {}).get(key)
-        return None if ms is None else Climber(ms, curve(trial), trial.state == TrialState.COMPLETE)
+        costs = told_costs(trial.user_attrs.get(mapping, {}), latency=key)
+        return None if costs is None else Climber(costs, curve(trial), trial.state == TrialState.COMPLETE)
 
 
 def curve(trial: FrozenTrial) -> list[float]:

@@ -18,13 +18,14 @@ from nas.adoption import adopt
 from nas.candidates import CandidateTrainer
 from nas.claims import FAILED, release, worker_name
 from nas.correction import Correction, reference
+from nas.costs import MS, parse_against
 from nas.data import Data
 from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
 from nas.faithfulness import RungFaithfulness, faithfulness
 from nas.fidelity import DEFAULT_LADDER, Fidelity, Score
 from nas.final_training import FinalTraining
-from nas.finalists import Finalist, pareto_front
+from nas.finalists import Finalist, front_of
 from nas.finals import Events, Finals
 from nas.following import Following
 from nas.joining import Model, StudyWork, cautious, work
@@ -69,6 +70,7 @@ class SearchSettings:
         budget_ms: milliseconds a network may take; None: the median of the space.
         limits: what a network must stay within beside it.
         pareto: whether the whole front counts, or only the best within the budget.
+        against: what the front weighs accuracy against: names of costs (`nas.costs`), those of other targets among them.
         reward: what the best is judged by.
         sampler: which sampler draws the candidates.
         stages: whether depths and widths are searched first and blocks then, or all at once.
@@ -90,12 +92,13 @@ class SearchSettings:
         seed: everything random follows from it.
 
     Raises:
-        StudyError: the reward cannot be combined with the score, or with `pareto`.
+        StudyError: the reward cannot be combined with the score, or with `pareto`; there is no such cost, or no front.
     """
 
     budget_ms: float | None = None
     limits: tuple[Limit, ...] = ()
     pareto: bool = False
+    against: tuple[str, ...] = (MS,)
     reward: RewardKind = "accuracy"
     sampler: SamplerName = "auto"
     stages: bool = False
@@ -117,6 +120,9 @@ class SearchSettings:
 
     def __post_init__(self) -> None:
         require_reward(self.reward, score=self.score, pareto=self.pareto)
+        if self.against != (MS,):
+            targets = [limit.target for limit in self.limits if limit.target is not None]
+            parse_against(self.against, pareto=self.pareto, targets=targets)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,13 +133,15 @@ class SearchResult:
         budget_ms: what a network might take.
         limits: what it had to stay within beside.
         outcomes: how trials ended, by name.
-        front: fully trained networks that no other beats in accuracy at no more latency, fastest first.
+        front: fully trained networks that no other beats in accuracy at no more latency, fastest first; or at no more of any cost
+            that was asked for, those of the least first cost first.
         finalists: all fully trained networks, in the order of their training.
         rungs: how far the scores of each could be trusted.
         feasible_share: share of random networks of the space within the budget and the other limits.
         correction: of the latency model, where the finalists' times say that it was off; their predictions are corrected.
         redraws: candidates that were drawn again, because they were beyond a limit or known, before a trial was spent on them.
         study: name of the study.
+        against: names of the costs that the front is against.
     """
 
     budget_ms: float
@@ -146,6 +154,7 @@ class SearchResult:
     study: str
     limits: tuple[Limit, ...] = ()
     correction: Correction | None = None
+    against: tuple[str, ...] = (MS,)
 
     @property
     def best(self) -> Finalist | None:
@@ -226,6 +235,8 @@ def run_search(
     }
     if changed := departure(settings.recipe, "brief"):
         identity["recipe"] = changed
+    if settings.against != (MS,):
+        identity["against"] = list(settings.against)
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,
@@ -238,6 +249,7 @@ def run_search(
         trials=settings.trials,
         limits=settings.limits,
         pareto=settings.pareto,
+        against=settings.against,
         reward=settings.reward,
         sampler=settings.sampler,
         stages=settings.stages,
@@ -300,13 +312,14 @@ def run_search(
         budget_ms=budget_ms,
         limits=settings.limits,
         outcomes=dict(count_outcomes(study)),
-        front=tuple(pareto_front(finalists)),
+        front=tuple(front_of(finalists, budget_ms=budget_ms)),
         finalists=tuple(finalists),
         rungs=rungs,
         feasible_share=share,
         redraws=count_redraws(study),
         study=study.study_name,
         correction=corrected,
+        against=settings.against,
     )
     if result.best is None:
         events.note(_none_within(result))
@@ -342,7 +355,7 @@ def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequ
 
 def _none_within(result: SearchResult) -> str:
     """What to do where no finalist is within the budget."""
-    nearest = result.front[0]
+    nearest = min(result.front, key=lambda finalist: finalist.latency_ms)
     name, predicted_ms = nearest.tried.architecture.fingerprint, nearest.tried.predicted_ms
     return (
         f"no finalist is within the budget of {result.budget_ms:g} ms, so there is no best network: the nearest, "

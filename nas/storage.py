@@ -32,7 +32,7 @@ def open_study(
     *,
     identity: Mapping[str, Any],
     limits: Mapping[str, float] | None = None,
-    pareto: bool = False,
+    costs: int = 0,
     on_wait: Callable[[str], None] | None = None,
 ) -> optuna.Study:
     """The study `name` in an Optuna storage, made if it is not there; one of its own for every set of limits.
@@ -42,7 +42,7 @@ def open_study(
         name: the study's; that of other limits has them in its name.
         identity: fingerprints of what is searched; a study of anything else is refused.
         limits: what a candidate must stay within.
-        pareto: whether it has two objectives: accuracy, to maximise, and milliseconds, to minimise.
+        costs: how many objectives it minimises, beside the one it maximises.
         on_wait: told when a storage on a server is away and is waited for.
 
     Raises:
@@ -50,9 +50,9 @@ def open_study(
     """
     storage, limits = open_storage(url, on_wait=on_wait), dict(limits or {})
     identity = {"format": FORMAT, **identity}
-    study = _opened(storage, name, identity=identity, pareto=pareto)
+    study = _opened(storage, name, identity=identity, costs=costs)
     if study.user_attrs.get(LIMITS, limits) != limits:
-        study = _opened(storage, f"{name}-{_limits_name(limits)}", identity=identity, pareto=pareto)
+        study = _opened(storage, f"{name}-{_limits_name(limits)}", identity=identity, costs=costs)
     attributes = study.user_attrs
     if LIMITS not in attributes:
         study.set_user_attr(LIMITS, limits)
@@ -182,9 +182,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _opened(
-    storage: optuna.storages.BaseStorage, name: str, *, identity: Mapping[str, Any], pareto: bool
+    storage: optuna.storages.BaseStorage, name: str, *, identity: Mapping[str, Any], costs: int
 ) -> optuna.Study:
-    directions = [StudyDirection.MAXIMIZE, StudyDirection.MINIMIZE] if pareto else [StudyDirection.MAXIMIZE]
+    directions = [StudyDirection.MAXIMIZE, *[StudyDirection.MINIMIZE] * costs]
     try:
         study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
     except optuna.exceptions.StorageInternalError as error:

@@ -20,12 +20,13 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.claims import FAILED, beating, claimed_before, in_flight, reclaim, requeue, take
+from nas.costs import MS, costs_of
 from nas.errors import Diverged, StudyError
 from nas.limits import BUDGET, Limit, Reward, option_of
 from nas.pruning import NoSlowerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
-from nas.sampling.history import CANDIDATE, GIVEN, OUTCOME, RUNGS
+from nas.sampling.history import CANDIDATE, COSTS, GIVEN, OUTCOME, RUNGS, told_costs
 from nas.storage import failures_told, first_line, is_of_storage
 from nas.survey import Answers
 from searchspace.architecture import Architecture
@@ -89,8 +90,9 @@ class Problem:
         train: trains a candidate on the rung of that number, going on from the rung before; may raise `Diverged`.
         rungs: how many rungs there are.
         limits: what a network must stay within beside the budget.
-        pareto: whether the whole front counts: the study has two objectives then, accuracy and milliseconds.
+        pareto: whether the whole front counts: the study's objectives are accuracy and every cost then.
         reward: what is maximised where there is one objective; None: the score on the last rung.
+        against: names of the front's costs (`nas.costs`).
     """
 
     space: Space
@@ -101,6 +103,7 @@ class Problem:
     limits: tuple[Limit, ...] = ()
     pareto: bool = False
     reward: Reward | None = None
+    against: tuple[str, ...] = (MS,)
 
     @property
     def pruner(self) -> NoSlowerPruner:
@@ -112,12 +115,13 @@ class Problem:
         prediction = self.predict(architecture)
         excess = {BUDGET: prediction.low_ms - self.budget_ms}
         excess |= {limit.name: limit.excess(architecture) for limit in self.limits}
-        return Judgement(prediction, excess)
+        costs = costs_of(architecture, prediction.ms, against=self.against, limits=self.limits)
+        return Judgement(prediction, excess, costs)
 
-    def values(self, score: float, ms: float) -> list[float]:
-        """What Optuna is told of a network that was trained to the last rung."""
+    def values(self, score: float, ms: float, costs: Mapping[str, float] | None = None) -> list[float]:
+        """What Optuna is told of a network that was trained to the last rung; `costs` None: its milliseconds alone."""
         if self.pareto:
-            return [score, ms]
+            return [score, *({MS: ms} if costs is None else costs).values()]
         return [score if self.reward is None else self.reward.of(score, ms)]
 
 
@@ -128,10 +132,12 @@ class Judgement:
     Attributes:
         prediction: of its latency.
         violations: by how much it is beyond each limit, by name; 0 or less: it is within.
+        costs: what its accuracy is weighed against on a front, by name.
     """
 
     prediction: Prediction
     violations: Mapping[str, float]
+    costs: Mapping[str, float]
 
     @property
     def ms(self) -> float:
@@ -150,13 +156,17 @@ class Judgement:
             "predicted_ms": self.prediction.ms,
             "low_ms": self.prediction.low_ms,
             "high_ms": self.prediction.high_ms,
+            COSTS: dict(self.costs),
             "architecture": architecture.to_dict(),
         }
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A trial that was trained to the last rung; `value` is what it was compared by there, None: its accuracy."""
+    """A trial that was trained to the last rung.
+
+    `value` is what it was compared by there, None: its accuracy; `predicted` what it costs, by name, none: its milliseconds.
+    """
 
     architecture: Architecture
     accuracy: float
@@ -165,6 +175,7 @@ class Tried:
     low_ms: float
     high_ms: float
     value: float | None = None
+    predicted: Mapping[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def score(self) -> float:
@@ -172,9 +183,13 @@ class Tried:
         return self.accuracy if self.value is None else self.value
 
     @property
-    def latency_ms(self) -> float:
-        """Predicted milliseconds."""
-        return self.predicted_ms
+    def costs(self) -> Mapping[str, float]:
+        """What its accuracy is weighed against, by name."""
+        return self.costs_at(self.predicted_ms)
+
+    def costs_at(self, ms: float) -> Mapping[str, float]:
+        """Its costs if it takes so many milliseconds on the target."""
+        return {name: ms if name == MS else amount for name, amount in self.predicted.items()} or {MS: ms}
 
 
 @dataclass(frozen=True)
@@ -208,6 +223,7 @@ def attach_sampler(
         limit_ms=problem.budget_ms,
         pareto=problem.pareto,
         reward=problem.reward,
+        against=problem.against,
         pins=pins,
         startup=STARTUP_TRIALS,
         seed=seed + len(study.get_trials(deepcopy=False)),
@@ -385,6 +401,7 @@ def completed(study: optuna.Study) -> list[Tried]:
                     candidate["low_ms"],
                     candidate["high_ms"],
                     rung["value"],
+                    told_costs(candidate) or {},
                 )
             )
     return result
@@ -446,7 +463,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int, known
     if _progress(now, trials).trained + len(others) >= trials:
         requeue(study, trial._trial_id)
         return INTERRUPTED
-    return _climb(study, trial, problem, architecture, judged.ms)
+    return _climb(study, trial, problem, architecture, judged)
 
 
 def _known(trials: Sequence[FrozenTrial], fingerprint: str) -> FrozenTrial | None:
@@ -464,7 +481,7 @@ def _known(trials: Sequence[FrozenTrial], fingerprint: str) -> FrozenTrial | Non
     return None
 
 
-def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture, ms: float) -> str:
+def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Architecture, judged: Judgement) -> str:
     """Train rung after rung, until the last or until the pruner stops it."""
     scores: list[dict[str, float | None]] = []
     for rung in range(problem.rungs):
@@ -485,7 +502,8 @@ def _climb(study: optuna.Study, trial: Trial, problem: Problem, architecture: Ar
             trial.report(score.score, rung)
         if rung + 1 < problem.rungs and problem.pruner.falls_behind(trial.number, study.get_trials(deepcopy=False)):
             return _end(study, trial, PRUNED, TrialState.PRUNED)
-    return _end(study, trial, COMPLETE, TrialState.COMPLETE, values=problem.values(score.score, ms))
+    values = problem.values(score.score, judged.ms, judged.costs)
+    return _end(study, trial, COMPLETE, TrialState.COMPLETE, values=values)
 
 
 def _is_of_place(error: BaseException | None) -> bool:

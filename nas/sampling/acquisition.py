@@ -3,6 +3,8 @@
 Since latency needs no trial, the expected improvement of a front has a closed form: under the front's staircase every step is a
 level that the candidate has to exceed, so the hypervolume gained is a sum of ordinary expected improvements, one for each step to
 the right of the candidate, weighted by the step's width.
+
+Milliseconds stand for whatever a front is against (`nas.sampling.pricing`): nothing here depends on their being a time.
 """
 
 from collections.abc import Iterable

@@ -3,7 +3,8 @@
 A proposal costs no training, so many are made: changed and crossed members of the front, and random networks, all of them within
 the limits and new. A Gaussian process that was fitted to what was trained so far (brief scores of stopped candidates count less,
 candidates in training as what is expected of them) says what each would add to the front, or to the best accuracy; the best ones
-are changed further, and the best of all is tried.
+are changed further, and the best of all is tried. A front of several costs is extended at one random weighting of them at a time
+(`nas.sampling.pricing`).
 """
 
 import random
@@ -14,11 +15,13 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from nas.costs import MS
 from nas.limits import Reward
 from nas.sampling.acquisition import expected_hypervolume_gain, expected_improvement, staircase
 from nas.sampling.decisions import Decisions, Drawn
 from nas.sampling.encoding import Encoder
 from nas.sampling.history import Seen, expected_finals
+from nas.sampling.pricing import draw_pricing
 from nas.sampling.surrogate import Surrogate, fit
 from searchspace.architecture import Architecture
 
@@ -36,11 +39,20 @@ REFIT = 1.1  # hyperparameters are found anew once there are so many times as ma
 Array = NDArray[np.float64]
 
 
+class Known(Protocol):
+    """What is known of a network before it is trained."""
+
+    @property
+    def ms(self) -> float: ...
+    @property
+    def costs(self) -> Mapping[str, float]: ...
+
+
 class Judge(Protocol):
     """Says what may be proposed."""
 
-    def within(self, drawn: Drawn) -> float | None:
-        """Milliseconds of a network; None if it is beyond a limit."""
+    def within(self, drawn: Drawn) -> "Known | None":
+        """What is known of a network; None if it is beyond a limit."""
 
     def is_new(self, drawn: Drawn) -> bool:
         """Whether the study has not met it."""
@@ -50,6 +62,7 @@ class Judge(Protocol):
 class _Proposal:
     drawn: Drawn
     ms: float
+    costs: tuple[float, ...]
     row: Array
 
 
@@ -63,6 +76,7 @@ class AutoSampler:
         limit_ms: what a network may take.
         pareto: whether the whole front counts, or only the best reward within the limit.
         reward: that counts then.
+        against: names of the front's costs.
     """
 
     decisions: Decisions
@@ -70,6 +84,7 @@ class AutoSampler:
     limit_ms: float
     pareto: bool
     reward: Reward
+    against: tuple[str, ...] = (MS,)
     _encoder: Encoder = field(init=False)
     _rows: dict[str, Array] = field(default_factory=dict)
     _theta: Array | None = None
@@ -85,7 +100,7 @@ class AutoSampler:
 
         Args:
             seen: candidates that were trained or are being trained.
-            judge: says what may be proposed, and its milliseconds.
+            judge: says what may be proposed, and what it costs.
             source: of chance.
             pins: decisions of which some are settled; None: those of the sampler.
         """
@@ -99,9 +114,10 @@ class AutoSampler:
         within = [one for one in known if one.ms <= self.limit_ms] or known
         expected, _ = surrogate.predict(self._encoded(within))
         floor = float(min(expected))
-        points = [(one.ms, float(accuracy)) for one, accuracy in zip(within, expected, strict=True)]
-        steps = staircase(points, floor=floor)
-        best = max(self.reward.of(accuracy, ms) for ms, accuracy in points)
+        pricing = draw_pricing(self.against, [one.costs for one in within], limit_ms=self.limit_ms, source=source)
+        prices = [pricing.price(one.costs) for one in within]
+        steps = staircase(zip(prices, map(float, expected), strict=True), floor=floor)
+        best = max(self.reward.of(float(accuracy), one.ms) for one, accuracy in zip(within, expected, strict=True))
 
         whole = self.pareto or source.random() < FRONT_SHARE
 
@@ -111,12 +127,12 @@ class AutoSampler:
                 slope = np.array([self.reward.slope(one.ms) for one in proposals])
                 offset = np.array([self.reward.offset(one.ms) for one in proposals])
                 return expected_improvement(slope * mean + offset, slope * spread, best)
-            ms = np.array([one.ms for one in proposals])
-            return expected_hypervolume_gain(mean, spread, ms, steps=steps, limit_ms=self.limit_ms)
+            price = np.array([pricing.price(one.costs) for one in proposals])
+            return expected_hypervolume_gain(mean, spread, price, steps=steps, limit_ms=pricing.limit)
 
         order = np.argsort(-expected)
         heights = {step.ms for step in steps[1:]}
-        front = [one.answers for one in within if one.ms in heights]
+        front = [one.answers for one, price in zip(within, prices, strict=True) if price in heights]
         parents = front + [within[index].answers for index in order[:PARENTS]]
         return self._evolved(parents, worth, decisions, judge, source)
 
@@ -145,10 +161,10 @@ class AutoSampler:
                 if drawn.architecture in met:
                     continue
                 met.add(drawn.architecture)
-                ms = judge.within(drawn)
-                if ms is not None:
-                    row = self._encoder.encode(drawn.architecture, drawn.answers, ms)
-                    fresh.append(_Proposal(drawn, ms, row))
+                known = judge.within(drawn)
+                if known is not None:
+                    row = self._encoder.encode(drawn.architecture, drawn.answers, known.ms)
+                    fresh.append(_Proposal(drawn, known.ms, tuple(known.costs.values()), row))
             if not fresh:
                 continue
             ranked = np.argsort(-worth(fresh), kind="stable")

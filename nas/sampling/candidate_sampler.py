@@ -8,7 +8,7 @@ share a study, and a resumed one goes on.
 
 import random
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -17,6 +17,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, IntD
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.costs import MS
 from nas.limits import Reward
 from nas.sampling.auto import AutoSampler
 from nas.sampling.decisions import Decisions, Drawn
@@ -40,6 +41,8 @@ class Judgement(Protocol):
     def ms(self) -> float: ...
     @property
     def excess(self) -> float: ...
+    @property
+    def costs(self) -> Mapping[str, float]: ...
 
 
 Judge = Callable[[Architecture], Judgement]
@@ -63,12 +66,12 @@ class _Gate:
     met: set[str]
     refused: int = 0
 
-    def within(self, drawn: Drawn) -> float | None:
+    def within(self, drawn: Drawn) -> Judgement | None:
         judged = self.judge(drawn.architecture)
         if judged.excess > 0:
             self.refused += 1
             return None
-        return judged.ms
+        return judged
 
     def is_new(self, drawn: Drawn) -> bool:
         if drawn.architecture.fingerprint in self.met:
@@ -86,8 +89,9 @@ class CandidateSampler(BaseSampler):
         judge: what is known of a candidate before it is trained; `excess` above 0 is beyond a limit.
         rungs: of brief training.
         limit_ms: what a network may take.
-        pareto: whether the study has two objectives, accuracy and latency.
+        pareto: whether the study's objectives are accuracy and the costs.
         reward: what counts where there is one objective; None: accuracy.
+        against: names of the costs.
         pins: decisions that are settled; None: none.
         startup: random candidates before Optuna's samplers learn.
         seed: of all draws; another one for each worker.
@@ -103,6 +107,7 @@ class CandidateSampler(BaseSampler):
         limit_ms: float,
         pareto: bool = False,
         reward: Reward | None = None,
+        against: tuple[str, ...] = (MS,),
         pins: Pins | None = None,
         startup: int = 10,
         seed: int = 0,
@@ -110,7 +115,9 @@ class CandidateSampler(BaseSampler):
         self._name, self._decisions, self._judge, self._pins = name, decisions, judge, pins
         self._source = random.Random(seed)
         self._optuna = _optuna_sampler(name, seed=seed % 2**32, startup=startup)  # all that numpy takes
-        self._auto = AutoSampler(decisions, rungs=rungs, limit_ms=limit_ms, pareto=pareto, reward=reward or Reward())
+        self._auto = AutoSampler(
+            decisions, rungs=rungs, limit_ms=limit_ms, pareto=pareto, reward=reward or Reward(), against=against
+        )
         self._draws: dict[int, _Draw] = {}
 
     @property

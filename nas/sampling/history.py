@@ -2,14 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.costs import MS
 from nas.survey import Answers
 
 OUTCOME, CANDIDATE, RUNGS = "outcome", "candidate", "rungs"
+COSTS = "costs"  # of a candidate, by name
 GIVEN = "given"  # a network outside of the space, which no decisions give
 FEWEST_PAIRS = 5  # candidates that were on a rung and on the last one, to learn how one tells of the other
 Array = NDArray[np.float64]
@@ -27,6 +30,7 @@ class Seen:
         ms: predicted milliseconds.
         scores: on each rung so far, what candidates are compared by.
         finished: whether nobody trains it any more.
+        costs: what its accuracy is weighed against on a front; none: its milliseconds.
     """
 
     fingerprint: str
@@ -34,6 +38,19 @@ class Seen:
     ms: float
     scores: tuple[float, ...]
     finished: bool
+    costs: tuple[float, ...] = ()
+
+
+def told_costs(candidate: Mapping[str, Any], *, latency: str = "predicted_ms") -> Mapping[str, float] | None:
+    """What a candidate's accuracy is weighed against, by name, as its trial tells; None where it tells nothing.
+
+    Args:
+        candidate: what the trial says of it.
+        latency: key of its milliseconds there, which are its cost where it names no other.
+    """
+    if latency not in candidate:
+        return None
+    return candidate.get(COSTS) or {MS: candidate[latency]}
 
 
 def history(trials: Sequence[FrozenTrial]) -> list[Seen]:
@@ -49,7 +66,12 @@ def history(trials: Sequence[FrozenTrial]) -> list[Seen]:
         if known is not None and len(known.scores) >= len(scores):
             continue
         seen[candidate["fingerprint"]] = Seen(
-            candidate["fingerprint"], trial.params, candidate["predicted_ms"], scores, not running
+            candidate["fingerprint"],
+            trial.params,
+            candidate["predicted_ms"],
+            scores,
+            not running,
+            tuple((told_costs(candidate) or {}).values()),
         )
     return list(seen.values())
 

@@ -38,6 +38,8 @@ def published(tmp_path: Path, mirror: Mirror | None = None) -> tuple[StudyWork, 
         budget_ms=1.0,
         trainer=trainer(tmp_path / "run" / "candidates", Fidelity(images=32), mirror=mirror),
         trials=4,
+        pareto=True,
+        against=("params", "ms"),
         stages=True,
     )
     study = work.open()
@@ -65,6 +67,7 @@ def test_a_worker_knows_what_the_search_does(tmp_path: Path) -> None:
         "trials",
         "limits",
         "pareto",
+        "against",
         "reward",
         "sampler",
         "stages",

@@ -72,6 +72,34 @@ def test_studies_of_two_objectives_are_judged_by_what_trials_wrote_down() -> Non
         study.tell(trial, state=TrialState.FAIL)
 
 
+COSTS = st.fixed_dictionaries({"ms": st.floats(0, 1), "params": st.floats(0, 1)})
+OTHERS = st.lists(st.tuples(COSTS, st.lists(st.floats(0, 1), min_size=2, max_size=2)), min_size=12, max_size=20)
+
+
+@given(OTHERS, COSTS, st.floats(0, 1))
+def test_only_those_no_dearer_in_any_cost_stop_it(
+    others: list[tuple[dict[str, float], list[float]]], own_costs: dict[str, float], own: float
+) -> None:
+    def stopped(shown: list[tuple[dict[str, float], list[float]]]) -> bool:
+        study = optuna.create_study(directions=["maximize", "minimize", "minimize"])
+        for costs, curve in shown:
+            known = {"candidate": {"ms": costs["ms"], "costs": costs}, "rungs": [{"value": value} for value in curve]}
+            values = [curve[-1], *costs.values()]
+            study.add_trial(create_trial(state=TrialState.COMPLETE, values=values, user_attrs=known))
+        trial = study.ask()
+        trial.set_user_attr("candidate", {"ms": own_costs["ms"], "costs": own_costs})
+        trial.set_user_attr("rungs", [{"value": own}])
+        return PRUNER.prune(study, study.get_trials()[-1])
+
+    def no_dearer(costs: dict[str, float]) -> bool:
+        return all(costs[name] <= own_costs[name] for name in costs)
+
+    assert not stopped([one for one in others if not no_dearer(one[0])])
+    below = [({name: min(costs[name], own_costs[name]) for name in costs}, curve) for costs, curve in others]
+    assert stopped(below) is stopped([(own_costs, curve) for _, curve in below])
+    assert stopped([(costs, [1.5, 1.5]) for costs, _ in below])
+
+
 def climbing(curves: list[tuple[float, list[float]]], own_ms: float, own: float) -> bool:
     """Whether a trial is stopped on its first rung beside others that went to the end, when most of them count for nothing."""
     study = optuna.create_study(directions=["maximize", "minimize"])

@@ -20,12 +20,13 @@ from latency.fake import FakeDevice, true_ms
 from latency.settings import RuntimeSettings
 from latency.timing import Slice, Timing
 from nas.checkpoint import Checkpoint, load_checkpoint
+from nas.costs import costs_of
 from nas.data import Data, load_data
 from nas.deployment import accuracy, first_images
 from nas.errors import BudgetError, Diverged, StudyError
 from nas.fidelity import Fidelity
-from nas.finalists import pareto_front
-from nas.limits import size_limits
+from nas.finalists import front_of, pareto_front
+from nas.limits import latency_limit, size_limits
 from nas.recipe import load_recipe
 from nas.run import Run, open_run
 from nas.search import SearchResult, SearchSettings, run_search
@@ -169,6 +170,39 @@ def test_the_same_request_again_trains_nothing_and_finds_the_same(
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.pt")} == files
     assert again.outcomes == result.outcomes
     assert [one.tried.architecture for one in again.finalists] == [one.tried.architecture for one in result.finalists]
+
+
+ALSO = latency_limit("phone", 1.0, Model())
+
+
+@pytest.mark.parametrize(
+    ("against", "other"), [(("params",), ("ms", "params")), (("ms", "phone", "peak-bytes"), ("ms", "peak-bytes"))]
+)
+def test_a_front_against_what_was_asked_for_is_resumed_with_that_alone(
+    digits: Data, tmp_path: Path, against: tuple[str, ...], other: tuple[str, ...]
+) -> None:
+    settings = dataclasses.replace(SETTINGS, pareto=True, limits=(ALSO,), against=against, trials=4, finalists=3)
+    result = search(tmp_path, digits, settings)
+    assert result.against == against
+    assert result.outcomes["complete"] + result.outcomes.get("pruned", 0) == 4
+    assert list(result.front) == front_of(result.finalists, budget_ms=result.budget_ms)
+    assert result.best is None or result.best in result.front
+    for finalist in result.finalists:
+        network = finalist.tried.architecture
+        assert finalist.costs == costs_of(network, finalist.latency_ms, against=against, limits=(ALSO,))
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")}
+    again = search(tmp_path, digits, settings)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.pt")} == files
+    assert [one.costs.keys() for one in again.front] == [one.costs.keys() for one in result.front]
+    for asked in (other, ("ms",)):
+        with pytest.raises(StudyError, match="was made for another against; give the same again"):
+            search(tmp_path, digits, dataclasses.replace(settings, against=asked))
+
+
+def test_costs_that_nothing_says_are_refused() -> None:
+    for change in ({"pareto": False}, {"pareto": True, "limits": ()}):
+        with pytest.raises(StudyError, match="--against"):
+            dataclasses.replace(SETTINGS, **{"limits": (ALSO,), "against": ("phone",), **change})  # type: ignore[arg-type]
 
 
 def test_more_trials_keep_what_was_trained(found: tuple[Path, SearchResult], digits: Data) -> None:

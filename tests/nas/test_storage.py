@@ -36,7 +36,7 @@ def test_known_trials_teach_a_search_of_another_budget_and_count_beside_its_own(
         budget_ms = SURVEY.quantile_ms(share)
         reward = None if pareto else Reward("soft", budget_ms)
         wanted = Problem(SPACE, predict, budget_ms, train, 1, pareto=pareto, reward=reward)
-        study = open_study(url, "search", identity={"space": "s"}, limits={"budget_ms": budget_ms}, pareto=pareto)
+        study = open_study(url, "search", identity={"space": "s"}, limits={"budget_ms": budget_ms}, costs=int(pareto))
         before = len(asked)
         assert adopt(study, wanted) == known
         attach_sampler(study, wanted, seed=0)

@@ -52,5 +52,5 @@ SURVEY: Survey = survey(SPACE, lambda architecture: predict(architecture).ms, sa
 BUDGET_MS = SURVEY.quantile_ms(0.5)
 
 
-def problem(*, pareto: bool = False, rungs: int = 1) -> Problem:
-    return Problem(SPACE, predict, BUDGET_MS, score, rungs, pareto=pareto)
+def problem(*, pareto: bool = False, rungs: int = 1, against: tuple[str, ...] = ("ms",)) -> Problem:
+    return Problem(SPACE, predict, BUDGET_MS, score, rungs, pareto=pareto, against=against)

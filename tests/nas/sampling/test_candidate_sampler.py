@@ -6,6 +6,7 @@ from typing import Any
 import optuna
 import pytest
 
+from nas.costs import costs_of
 from nas.limits import Limit
 from nas.sampling import auto
 from nas.sampling.candidate_sampler import SAMPLERS, SamplerName
@@ -28,7 +29,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
 def searched(name: SamplerName, wanted: Problem, *, trials: int, seed: int = 0) -> optuna.Study:
-    directions = ["maximize", "minimize"] if wanted.pareto else ["maximize"]
+    directions = ["maximize", *["minimize"] * len(wanted.against)] if wanted.pareto else ["maximize"]
     study = optuna.create_study(directions=directions)
     attach_sampler(study, wanted, name, seed=seed)
     prepare(study, SURVEY.spread(BUDGET_MS, STARTUP_TRIALS), local=True)
@@ -51,6 +52,42 @@ def test_nothing_is_wasted(name: SamplerName, pareto: bool) -> None:
         assert SPACE.contains(candidate.architecture)
     if name != "gp":  # which may have learnt by then what is feasible
         assert count_redraws(study) > 0
+
+
+@pytest.mark.parametrize("against", [("params",), ("peak-bytes", "ms"), ("ms", "params", "weight-bytes")])
+@pytest.mark.parametrize("name", ["auto", "tpe", "nsga2"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_front_may_be_against_other_costs_and_the_budget_holds_all_the_same(
+    name: SamplerName, against: tuple[str, ...]
+) -> None:
+    study = searched(name, problem(pareto=True, rungs=2, against=against), trials=STARTUP_TRIALS + 4)
+    found = completed(study)
+    assert len(found) + count_outcomes(study)["pruned"] == STARTUP_TRIALS + 4
+    for one in found:
+        assert one.predicted_ms <= BUDGET_MS
+        assert one.costs == costs_of(one.architecture, one.predicted_ms, against=against, limits=())
+    told = [trial.values for trial in study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))]
+    assert told == [[one.score, *one.costs.values()] for one in found]
+
+
+def test_ours_extends_a_front_of_two_costs_further_than_chance() -> None:
+    against = ("params", "peak-bytes")
+    graphs = [lower(SPACE.sample(optuna.trial.FixedTrial(dict(answers)))) for answers in SURVEY.answers[::10]]
+    levels = [(graph.params, graph.peak_activation_bytes) for graph in graphs]
+
+    def reached(study: optuna.Study) -> float:
+        """The best accuracy at no more than the costs of a network, summed over many networks: the hypervolume, roughly."""
+        found = [(one.accuracy, tuple(one.costs.values())) for one in completed(study)]
+        return sum(
+            max((accuracy for accuracy, own in found if own[0] <= params and own[1] <= peak), default=0.0)
+            for params, peak in levels
+        )
+
+    def mean(name: SamplerName) -> float:
+        wanted = problem(pareto=True, against=against)
+        return statistics.mean(reached(searched(name, wanted, trials=30, seed=seed)) for seed in range(2))
+
+    assert mean("auto") > mean("random")
 
 
 def test_ours_finds_better_networks_than_chance() -> None:
