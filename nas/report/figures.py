@@ -18,47 +18,52 @@ ROW_PX = 18  # of a part in a figure of before and after
 ACCURACY = {"type": "quantitative", "axis": {"format": ".1%"}, "scale": {"zero": False}}
 
 
-def front(finalists: Sequence[Row], *, budget_ms: float | None) -> Spec:
-    """Accuracy against measured milliseconds, with the model's interval, and the budget as a line.
+def front(
+    finalists: Sequence[Row], *, budget_ms: float | None = None, cost: str | None = None, is_line: bool = True
+) -> Spec:
+    """Accuracy against measured milliseconds, with the model's interval, and the budget as a line; or against another cost.
 
     Args:
-        finalists: rows with `network, ms, low_ms, high_ms, accuracy, where` ("front" or "behind it").
+        finalists: rows with `network, ms, predicted_ms, low_ms, high_ms, accuracy, where` ("front" or "behind it"), and `cost`.
         budget_ms: what a network might take.
+        cost: what the rows' `cost` is called; None: they are drawn by their milliseconds.
+        is_line: whether the front is one in this cost alone.
     """
     on_front = [row for row in finalists if row["where"] == "front"]
-    layers: list[Spec] = [
-        {
-            "data": {"values": on_front},
-            "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5},
-            "encoding": {"x": _ms("ms"), "y": {**ACCURACY, "field": "accuracy", "title": "accuracy"}},
+    x = _ms("ms") if cost is None else _amount("cost", title=cost)
+    line: Spec = {
+        "data": {"values": on_front},
+        "mark": {"type": "line", "interpolate": "step-after", "opacity": 0.5},
+        "encoding": {"x": x, "y": {**ACCURACY, "field": "accuracy", "title": "accuracy"}},
+    }
+    interval: Spec = {
+        "mark": {"type": "rule", "opacity": 0.6},
+        "encoding": {
+            "x": _ms("low_ms"),
+            "x2": {"field": "high_ms"},
+            "y": {**ACCURACY, "field": "accuracy"},
+            "color": _colour("where"),
         },
-        {
-            "mark": {"type": "rule", "opacity": 0.6},
-            "encoding": {
-                "x": _ms("low_ms"),
-                "x2": {"field": "high_ms"},
-                "y": {**ACCURACY, "field": "accuracy"},
-                "color": _colour("where"),
-            },
+    }
+    points: Spec = {
+        "mark": {"type": "point", "filled": True, "size": 110, "cursor": "pointer"},
+        "encoding": {
+            "x": x,
+            "y": {**ACCURACY, "field": "accuracy", "title": "accuracy"},
+            "color": _colour("where"),
+            "shape": {**_colour("where"), "legend": None},
+            "tooltip": _tooltip(
+                ("network", None),
+                ("accuracy", ".2%"),
+                *([] if cost is None else [("cost", ",.4~r")]),
+                ("ms", ".4g"),
+                ("predicted_ms", ".4g"),
+                ("low_ms", ".4g"),
+                ("high_ms", ".4g"),
+            ),
         },
-        {
-            "mark": {"type": "point", "filled": True, "size": 110, "cursor": "pointer"},
-            "encoding": {
-                "x": _ms("ms"),
-                "y": {**ACCURACY, "field": "accuracy"},
-                "color": _colour("where"),
-                "shape": {**_colour("where"), "legend": None},
-                "tooltip": _tooltip(
-                    ("network", None),
-                    ("accuracy", ".2%"),
-                    ("ms", ".4g"),
-                    ("predicted_ms", ".4g"),
-                    ("low_ms", ".4g"),
-                    ("high_ms", ".4g"),
-                ),
-            },
-        },
-    ]
+    }
+    layers = [line] * is_line + [interval] * (cost is None) + [points]
     if budget_ms is not None:
         layers.append(
             {
@@ -70,18 +75,18 @@ def front(finalists: Sequence[Row], *, budget_ms: float | None) -> Spec:
     return _chart(finalists, {"layer": layers})
 
 
-def candidates(rows: Sequence[Row]) -> Spec:
-    """Brief accuracy against predicted milliseconds: rows with `network, ms, accuracy, outcome, rungs`."""
+def candidates(rows: Sequence[Row], *, cost: str = "predicted ms") -> Spec:
+    """Brief accuracy against what the front is against: rows with `network, cost, accuracy, outcome, rungs`."""
     return _chart(
         rows,
         {
             "mark": {"type": "point", "filled": True, "size": 55, "opacity": 0.8},
             "encoding": {
-                "x": _ms("ms", title="predicted ms"),
+                "x": _amount("cost", title=cost),
                 "y": {**ACCURACY, "field": "accuracy", "title": "accuracy after its last rung"},
                 "color": _colour("outcome"),
                 "shape": _colour("outcome"),
-                "tooltip": _tooltip(("network", None), ("accuracy", ".2%"), ("ms", ".4g"), ("rungs", None)),
+                "tooltip": _tooltip(("network", None), ("accuracy", ".2%"), ("cost", ",.4~r"), ("rungs", None)),
             },
         },
     )
@@ -244,6 +249,10 @@ def _chart(rows: Sequence[Row], drawn: Spec) -> Spec:
 
 
 def _ms(field: str, *, title: str = "ms") -> Spec:
+    return _amount(field, title=title)
+
+
+def _amount(field: str, *, title: str) -> Spec:
     return {"field": field, "type": "quantitative", "title": title, "scale": {"zero": False}}
 
 

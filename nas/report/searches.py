@@ -12,13 +12,14 @@ from latency.published.model import PublishedModel
 from latency.store import Predictor
 from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
 from nas.correction import Correction
+from nas.costs import MS, shown, title_of
 from nas.errors import StudyError
 from nas.finalists import notes_of
 from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
 from nas.report.reading import Folder, Json, number
-from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS, told_costs
 from nas.storage import LIMITS, STUDY_FILE, failures_told, first_line, open_storage
 from nas.study import ERROR
 from nas.urls import without_secrets
@@ -40,7 +41,7 @@ def search_page(folder: Folder) -> Page:
         folder.remark(f"predictions are rough here: {doubt}")
     sections = [
         *(folder.part("Front", lambda: _front(result, finalists)) or []),
-        *_candidates(candidates),
+        *(folder.part("Candidates", lambda: _candidates(candidates)) or []),
         *(folder.part("Failed", lambda: _failures(folder, studied.trials)) or []),
         *(folder.part("Rank fidelity", lambda: _agreement(result, finalists)) or []),
         *(folder.part("Latency model", lambda: error_section(model, finalists, factor=factor)) or []),
@@ -135,6 +136,8 @@ def _facts(result: Json, about: Json, model: Predictor | None, limits: Json) -> 
         facts.append(
             ("candidates", ", ".join(f"{count} {outcome}" for outcome, count in trials.items() if count) or "none")
         )
+    if (against := result.get("against", [MS])) != [MS]:
+        facts.append(("accuracy is weighed against", ", ".join(map(title_of, against))))
     if result.get("redraws"):
         facts.append(("drawn again instead of tried", f"{result['redraws']:,}"))
     if "feasible_share" in result:
@@ -148,17 +151,28 @@ def _latency(entry: Json) -> float | None:
     return value if value is not None else entry.get("predicted_ms")
 
 
+def _cost(entry: Json, name: str) -> float | None:
+    """What a finalist costs; milliseconds as measured where they are."""
+    if name == MS:
+        return _latency(entry)
+    amount: float = entry["costs"][name]
+    return amount
+
+
 def _front(result: Json, finalists: list[Json]) -> list[Section]:
     if not finalists:
         return []
     on_front = {entry["fingerprint"] for entry in result.get("front", [])}
+    against = result.get("against", [MS])
+    first, others = against[0], [name for name in against if name not in (MS, "params")]
     rows, cells = [], []
-    for entry in sorted(finalists, key=lambda entry: _latency(entry) or 0.0):
+    for entry in sorted(finalists, key=lambda entry: _cost(entry, first) or 0.0):
         where = "front" if entry["fingerprint"] in on_front else "behind it"
         rows.append(
             {
                 "network": entry["fingerprint"],
                 "ms": _latency(entry),
+                "cost": _cost(entry, first),
                 "predicted_ms": entry.get("predicted_ms"),
                 "low_ms": entry.get("low_ms"),
                 "high_ms": entry.get("high_ms"),
@@ -179,24 +193,25 @@ def _front(result: Json, finalists: list[Json]) -> list[Section]:
                 Cell(measured),
                 Cell(f"{entry.get('params', 0) / 1e3:,.0f} k"),
                 Cell(f"{entry.get('macs', 0) / 1e6:,.1f} M"),
+                *(Cell(shown(name, entry["costs"][name])) for name in others),
                 Cell(where),
             )
         )
-    alternative = (
-        f"Accuracy against milliseconds of {len(rows)} fully trained networks, {len(on_front)} of them on the front."
-    )
-    spec = figures.front(rows, budget_ms=result.get("budget_ms"))
-    headings = ("network", "accuracy", "budget ms", "predicted ms", "measured ms", "parameters", "MACs", "where")
-    bars = "corrected" if result.get("correction") else "before it was measured"
-    return [
-        Section(
-            "Front",
-            "Accuracy on the validation split after full training, against milliseconds on the device. Bars: the latency "
-            f"model's interval, {bars}; dashed: the budget.",
-            Figure("front", "Accuracy against latency", alternative, spec),
-            Table(headings, tuple(cells)),
-        )
-    ]
+    known = ("network", "accuracy", "budget ms", "predicted ms", "measured ms", "parameters", "MACs")
+    cost = title_of(first)
+    if first == MS:
+        title, what = "Accuracy against latency", "milliseconds on the device. Bars: the latency model's interval, "
+        what += f"{'corrected' if result.get('correction') else 'before it was measured'}; dashed: the budget"
+        spec = figures.front(rows, budget_ms=result.get("budget_ms"), is_line=len(against) == 1)
+    else:
+        title, what = f"Accuracy against {cost}", cost
+        spec = figures.front(rows, cost=cost, is_line=len(against) == 1)
+    text = f"Accuracy on the validation split after full training, against {what}."
+    if len(against) > 1:
+        text += f" No other network is as accurate as one of the front at no more {', '.join(map(title_of, against))}."
+    alternative = f"{title} of {len(rows)} fully trained networks, {len(on_front)} of them on the front."
+    table = Table((*known, *map(title_of, others), "where"), tuple(cells))
+    return [Section("Front", text, Figure("front", title, alternative, spec), table)]
 
 
 @dataclass(frozen=True)
@@ -231,6 +246,7 @@ def _candidate_rows(trials: Sequence[FrozenTrial]) -> list[Json]:
                 {
                     "network": candidate["fingerprint"],
                     "ms": candidate["predicted_ms"],
+                    "costs": told_costs(candidate),
                     "accuracy": rungs[-1]["accuracy"],
                     "outcome": trial.user_attrs.get(OUTCOME, "in training"),
                     "rungs": len(rungs),
@@ -242,9 +258,12 @@ def _candidate_rows(trials: Sequence[FrozenTrial]) -> list[Json]:
 def _candidates(rows: list[Json]) -> list[Section]:
     if not rows:
         return []
-    alternative = f"Accuracy of {len(rows)} briefly trained candidates against predicted milliseconds."
-    figure = Figure("candidates", "Candidates, briefly trained", alternative, figures.candidates(rows))
-    text = "Where the latency model saw each candidate, and how far brief training took it."
+    first = next(iter(rows[0]["costs"]))
+    cost = "predicted ms" if first == MS else title_of(first)
+    points = [{**row, "cost": row["costs"][first]} for row in rows]
+    alternative = f"Accuracy of {len(rows)} briefly trained candidates against {cost}."
+    figure = Figure("candidates", "Candidates, briefly trained", alternative, figures.candidates(points, cost=cost))
+    text = "What each candidate costs, known before it is trained, and how far brief training took it."
     return [Section("Candidates", text, figure)]
 
 

@@ -17,8 +17,9 @@ from nas.checkpoint import Checkpoint, save_checkpoint
 from nas.compression.container import save_compressed
 from nas.compression.magnitude import Pruned, layers, masks
 from nas.compression.sharing import share
+from nas.costs import costs_of
 from nas.deployment import random_checkpoint
-from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
+from nas.sampling.history import CANDIDATE, COSTS, OUTCOME, RUNGS
 from nas.storage import STUDY_FILE, open_study
 from searchspace.architecture import Architecture, lower
 from searchspace.sampling import RandomSuggest
@@ -52,8 +53,8 @@ def _json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def search_run(folder: Path, *, finished: bool = True, study_name: str = "search") -> Path:
-    """A search of six candidates, three of them finalists, one of these dominated."""
+def search_run(folder: Path, *, finished: bool = True, study_name: str = "search", costs: tuple[str, ...] = ()) -> Path:
+    """A search of six candidates, three of them finalists, one of these dominated; trials tell costs where any are asked for."""
     (folder / "finalists").mkdir(parents=True)
     _json(folder / "run.json", {"format": 1, "kind": "search", "request": {"target": "host", "data": "d", "seed": 0}})
     latency_model().save(folder / "latency_model.json")
@@ -70,6 +71,7 @@ def search_run(folder: Path, *, finished: bool = True, study_name: str = "search
                 "low_ms": 0.09 * (index + 1),
                 "high_ms": 0.11 * (index + 1),
                 "architecture": architecture.to_dict(),
+                COSTS: dict(costs_of(architecture, 0.1 * (index + 1), against=costs, limits=())),
             },
             RUNGS: [{"accuracy": accuracy, "loss": 1.5, "seconds": 1.0, "value": accuracy}],
         }

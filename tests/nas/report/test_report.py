@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
+from nas.costs import title_of
 from nas.errors import ReportError
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
@@ -16,6 +17,7 @@ from nas.report.page import render, write_figures
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import LIMITS, STUDY_FILE, open_study
 from nas.study import ERROR
+from searchspace.architecture import lower
 from tests.nas.report.runs import (
     MODELLED,
     architectures,
@@ -90,6 +92,37 @@ def told(run: Path, **more: object) -> Path:
     result = json.loads((run / "result.json").read_text())
     (run / "result.json").write_text(json.dumps(result | more))
     return run
+
+
+@pytest.mark.parametrize("against", [["params"], ["peak-bytes", "ms", "pixel1"]])
+def test_the_front_is_drawn_against_the_first_cost_and_all_are_told(tmp_path: Path, against: list[str]) -> None:
+    run = search_run(tmp_path / "run")
+    finalists = json.loads((run / "result.json").read_text())["finalists"]
+    for index, entry in enumerate(finalists):
+        entry["costs"] = dict.fromkeys(against, 1000.0 * (3 - index))
+    page = page_of(told(run, against=against, finalists=finalists, front=finalists[:2]))
+    assert not page.remarks
+    (front,) = (section for section in page.sections if section.heading == "Front")
+    assert front.figure is not None and front.table is not None
+    layers = front.figure.spec["layer"]
+    axes = {layer["encoding"]["x"]["title"] for layer in layers}
+    assert axes == {title_of(against[0])}
+    assert title_of(against[0]) in front.figure.title
+    assert [row["cost"] for row in front.figure.spec["data"]["values"]] == [1000.0, 2000.0, 3000.0]
+    assert any(layer["mark"]["type"] == "line" for layer in layers) == (len(against) == 1)
+    for name in against:
+        assert name == "ms" or title_of(name) in front.table.headings
+        assert name == "ms" or title_of(name) in front.text
+    assert ("accuracy is weighed against", ", ".join(map(title_of, against))) in page.facts
+
+
+def test_candidates_are_drawn_against_the_first_cost(tmp_path: Path) -> None:
+    run = search_run(tmp_path / "run", costs=("params", "ms"))
+    (section,) = (section for section in page_of(run).sections if section.heading == "Candidates")
+    assert section.figure is not None
+    assert section.figure.spec["encoding"]["x"]["title"] == "parameters"
+    params = sorted(lower(network).params for network in architectures(6))
+    assert sorted(row["cost"] for row in section.figure.spec["data"]["values"]) == params
 
 
 def test_a_corrected_latency_model_is_told_with_what_was_done_about_it(tmp_path: Path) -> None:
