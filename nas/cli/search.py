@@ -35,6 +35,13 @@ def search(
     ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates to train; more of them extend a search.")] = 24,
     pareto: Annotated[bool, typer.Option("--pareto", help="Search the whole front, not only its end.")] = False,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --pareto: what accuracy is weighed against: ms (the default), params, weight-bytes, peak-bytes, or a "
+            "target of --also. May be given several times."
+        ),
+    ] = None,
     sampler: Annotated[
         str, typer.Option(help="auto (evolution steered by a surrogate), or Optuna's tpe, nsga2, gp, random.")
     ] = "auto",
@@ -124,6 +131,7 @@ def search(
     Example: [bold]nas search --target host --data photos/ --budget-ms 2 --trials 60[/]
     """
     from latency.target import load_target
+    from nas.costs import MS, parse_against
     from nas.distillation import Lesson
     from nas.errors import BudgetError
     from nas.fidelity import parse_ladder, parse_score
@@ -147,6 +155,10 @@ def search(
         lesson = Lesson(teacher=teacher, weight=distill_weight, temperature=temperature, replicas=replicas)
     distillation = lesson.distillation() if lesson else None
     others = other_targets(also or [])
+    named = {given.rpartition("=")[0]: other.name for given, (other, _) in zip(also or [], others, strict=True)}
+    weighed = parse_against(
+        [named.get(name, name) for name in against or []], pareto=pareto, targets=list(named.values())
+    )
     settings = SearchSettings(
         budget_ms=budget_ms,
         pareto=pareto,
@@ -194,6 +206,7 @@ def search(
         "score": settings.score,
         "warm_start": warm_start,
         "pareto": pareto,
+        "against": None if weighed == (MS,) else list(weighed),
         "reward": reward,
         "recipe": departure(settings.recipe, "brief") or None,
         "final_recipe": None if settings.final_recipe is None else departure(settings.final_recipe, "full"),
@@ -211,7 +224,10 @@ def search(
             for other, most_ms in others
         )
         settings = dataclasses.replace(
-            settings, limits=(*sizes, *latencies), start=starting_networks(start or [], adapted, note=note)
+            settings,
+            limits=(*sizes, *latencies),
+            against=weighed,
+            start=starting_networks(start or [], adapted, note=note),
         )
         run.write_json("run.json", {**(run.read_json("run.json") or {}), "limits": _limits(settings.limits)})
         with progress_bar("searching") as bar:
@@ -249,6 +265,7 @@ def _report(target: "Target", model: "Predictor", result: "SearchResult") -> dic
         **told_of(model),
         "budget_ms": result.budget_ms,
         "limits": _limits(result.limits),
+        "against": list(result.against),
         "feasible_share": result.feasible_share,
         "redraws": result.redraws,
         "trials": {
@@ -301,6 +318,7 @@ def _entry(finalist: "Finalist", result: "SearchResult") -> dict[str, Any]:
         "stable": None if measured is None else measured.stable,
         "unmeasured": finalist.unmeasured,
         "within_budget": finalist.latency_ms <= budget_ms,
+        "costs": dict(finalist.costs),
         "also": {limit.target: limit.predicted_ms(architecture) for limit in result.limits if limit.target is not None},
         "params": graph.params,
         "macs": graph.macs,
@@ -313,11 +331,16 @@ def _entry(finalist: "Finalist", result: "SearchResult") -> dict[str, Any]:
 
 def _show(result: "SearchResult", report: dict[str, Any]) -> None:
     """The front as a table."""
+    from nas.costs import MS, shown, title_of
+
     trials = report["trials"]
     title = f"Front on {report['target']} ({report['precision']}), milliseconds ({report['basis']})"
+    others = [name for name in result.against if name not in (MS, "params")]
+    if result.against != (MS,):
+        title += f"; accuracy against {', '.join(map(title_of, result.against))}"
     table = Table(title=title, caption="★ most accurate within the budget", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("network", no_wrap=True)
-    for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs"):
+    for heading in ("accuracy", "target", "predicted", "measured", "params", "MACs", *map(title_of, others)):
         table.add_column(heading, justify="right", no_wrap=True)
     for entry in report["front"]:
         is_best = report["best"] is not None and entry["fingerprint"] == report["best"]["fingerprint"]
@@ -329,6 +352,7 @@ def _show(result: "SearchResult", report: dict[str, Any]) -> None:
             _measured(entry),
             f"{entry['params'] / 1e3:,.0f} k",
             f"{entry['macs'] / 1e6:,.1f} M",
+            *(shown(name, entry["costs"][name]) for name in others),
         )
     stdout.print(table)
     stdout.print(

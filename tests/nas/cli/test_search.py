@@ -73,6 +73,24 @@ def test_a_front_within_limits_from_a_start(ready: Shell) -> None:
         assert 0 < entry["also"]["pixel6"] <= 1000
 
 
+def test_one_search_for_two_phones(ready: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("latency.target._attached_pixels", lambda: None)
+    limits = ("--budget-ms", 1000, "--also", "pixel=1000")
+    search = ("search", *BRIEFLY, "--trials", 3, "--pareto", *limits, "--out", "run")
+    against = ("--against", "pixel", "--against", "weight-bytes")
+    result = ready.json(*search, *against)
+    assert result["against"] == ["pixel6", "weight-bytes"]
+    for entry in result["finalists"]:
+        assert entry["costs"] == {"pixel6": entry["also"]["pixel6"], "weight-bytes": entry["weights_bytes"]}
+    study = optuna.load_study(study_name="search", storage=open_storage("sqlite:///run/study.db", make=False))
+    assert len(study.directions) == 3
+    code, out, _ = ready(*search, *against)
+    assert code == 0 and "accuracy against predicted ms on pixel6, bytes of weights" in " ".join(out.split())
+    assert "was started with against ['pixel6', 'weight-bytes'], now None is asked for" in ready.error(*search)
+    code, out, _ = ready("report", "run", "--json")
+    assert code == 0 and "predicted ms on pixel6" in Path(json.loads(out)["path"]).read_text()
+
+
 def test_two_stages_and_a_reward(ready: Shell) -> None:
     result = ready.json(
         *("search", *BRIEFLY, "--trials", 6, "--stages", "coarse,fine", "--reward", "soft"),
@@ -90,6 +108,9 @@ def test_what_cannot_be_asked_for_is_one_line(ready: Shell) -> None:
     assert "--reward soft weighs accuracy" in ready.error("search", "--reward", "soft", "--score", "loss")
     assert "got --score training-loss" in ready.error("search", "--reward", "absolute", "--score", "training-loss")
     assert "got --pareto" in ready.error("search", "--pareto", "--reward", "soft")
+    assert "--against params needs a search for the whole front" in ready.error("search", "--against", "params")
+    unknown = ready.error("search", "--pareto", "--against", "pixel1", "--also", "pixel6=9")
+    assert "one of ms, params, weight-bytes, peak-bytes, or a target of --also (pixel6), got 'pixel1'" in unknown
     assert "recipe must be a readable file or one of brief" in ready.error("search", "--recipe", "none.yaml")
     line = ready.error("search", *BRIEFLY, "--max-params", 10, "--out", "run")
     assert "--max-params must be one that some network of the space meets, got 10 parameters; the least found" in line
