@@ -13,7 +13,7 @@ from latency.provenance import Provenance
 from latency.settings import Effort, RuntimeSettings
 from tests.latency.models import small_model
 
-QUICK = Effort(processes=1, slices=4, tolerance=1.0, limit_s=2.0)
+QUICK = Effort(processes=1, slices=4, tolerance=1.0, limit_s=0.5)
 SETTINGS = RuntimeSettings()
 
 

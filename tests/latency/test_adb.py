@@ -226,7 +226,7 @@ def _measure(serial: str, log: str, locks: str) -> None:
             with Path(log).open("a") as file:
                 file.write(f"{locks}\n")
 
-        effort = Effort(processes=2, slices=8, tolerance=1.0, limit_s=2.0)
+        effort = Effort(processes=2, slices=8, tolerance=1.0, limit_s=0.3)
         phone = Phone("test", AdbShell(serial, folder=FOLDER), hot=float("inf"))
         phone.measure([small_model()], settings=SETTINGS, effort=effort, on_slice=note)
 
@@ -240,7 +240,7 @@ def test_profiling_stops_when_the_phone_goes_away_and_goes_on_later(phone, tmp_p
             (one for one in varied_architectures(3) if lower(one).macs < 5e6 and lower(one).params < 2e5),
             networks=16,
             device=device,
-            effort=QUICK,
+            effort=replace(QUICK, limit_s=0.1),
             folder=tmp_path,
             on_progress=on_progress,
         )
