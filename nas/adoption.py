@@ -3,9 +3,10 @@
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.outcomes import ADOPTED, COMPLETE, INFEASIBLE, PRUNED
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
 from nas.storage import IDENTITY, base_name, failures_told
-from nas.study import ADOPTED, COMPLETE, INFEASIBLE, PRUNED, Problem
+from nas.study import Problem
 from searchspace.architecture import Architecture
 
 

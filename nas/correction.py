@@ -13,7 +13,7 @@ from latency.model import LatencyModel, Measurement
 from latency.stand_in import stand_in
 from latency.timing import Timing
 from nas.finalists import Finalist
-from nas.study import Tried
+from nas.outcomes import Tried
 from searchspace.architecture import lower
 
 FEWEST = 3  # finalists that must be measured stably before the model is doubted

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import optuna
 
 from nas.fidelity import Fidelity, RankAgreement, rank_agreement
+from nas.outcomes import judged
 from nas.sampling.history import CANDIDATE, RUNGS
-from nas.study import judged
 from searchspace.architecture import Architecture, lower
 
 

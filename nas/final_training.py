@@ -13,8 +13,8 @@ from nas.distillation import Lesson
 from nas.errors import Diverged
 from nas.finalists import ranked, state_file, train_finalist
 from nas.joining import heard
+from nas.outcomes import Tried
 from nas.recipe import Recipe, load_recipe
-from nas.study import Tried
 from nas.workers import Place
 from searchspace.files import write_atomically
 

@@ -14,9 +14,9 @@ from nas.costs import MS, is_no_dearer
 from nas.data import Data
 from nas.deployment import export_onnx, first_images
 from nas.distillation import Distillation
+from nas.outcomes import Tried
 from nas.recipe import Recipe
 from nas.shipping.int8 import quantize
-from nas.study import Tried
 from nas.training import train
 from nas.transfer import adapt
 from searchspace.files import write_atomically

@@ -15,7 +15,7 @@ from nas.errors import StudyError
 from nas.final_training import FinalTraining, by_worth
 from nas.finalists import Finalist, Shipped, front_of, measure, notes_of, ship
 from nas.joining import heard
-from nas.study import Tried
+from nas.outcomes import Tried
 from nas.workers import side_by_side
 from searchspace.architecture import Architecture
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from optuna.trial import FrozenTrial
 
 from nas.claims import FAILED, WORKER
+from nas.outcomes import ADOPTED, COMPLETE, ERROR, PRUNED, Progress
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS
-from nas.study import ADOPTED, COMPLETE, ERROR, PRUNED, Progress
 
 
 class Following:

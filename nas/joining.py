@@ -11,11 +11,12 @@ from latency.errors import UnmeasuredKernel
 from nas.candidates import CandidateTrainer
 from nas.costs import MS
 from nas.limits import Limit, Reward, RewardKind
+from nas.outcomes import Progress
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages
 from nas.storage import PLAN, failures_told, open_study
-from nas.study import Prediction, Problem, Progress, attach_sampler, run_trials
+from nas.study import Prediction, Problem, attach_sampler, run_trials
 from nas.workers import Place
 from searchspace.architecture import Architecture
 from searchspace.space import Space

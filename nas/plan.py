@@ -27,11 +27,11 @@ from nas.fidelity import parse_ladder
 from nas.joining import SEED_STRIDE, Note, StudyWork, wanted
 from nas.limits import limit_from_dict, limit_to_dict, model_to_dict
 from nas.mirror import Mirror
+from nas.outcomes import progress
 from nas.prediction import load_run_model
 from nas.recipe import Recipe
 from nas.run import Run
 from nas.storage import IDENTITY, PLAN, base_name, failures_told, open_storage, require_format
-from nas.study import progress
 from nas.urls import shown
 from searchspace.errors import NasError
 from searchspace.files import write_atomically

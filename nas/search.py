@@ -31,6 +31,7 @@ from nas.following import Following
 from nas.joining import Model, StudyWork, cautious, work
 from nas.limits import BUDGET, Limit, RewardKind, require_reward
 from nas.mirror import Mirror
+from nas.outcomes import ERROR, INFEASIBLE, Progress, completed, count_outcomes, count_redraws, progress
 from nas.plan import publish
 from nas.recipe import Recipe, load_recipe
 from nas.run import Run
@@ -39,18 +40,7 @@ from nas.sampling.decisions import Decisions
 from nas.sampling.history import OUTCOME
 from nas.stages import TwoStages
 from nas.storage import STUDY_FILE, failures_told
-from nas.study import (
-    ERROR,
-    INFEASIBLE,
-    STARTUP_TRIALS,
-    Problem,
-    Progress,
-    completed,
-    count_outcomes,
-    count_redraws,
-    prepare,
-    progress,
-)
+from nas.study import STARTUP_TRIALS, Problem, prepare
 from nas.survey import Answers, Survey, meeting, require_each, survey
 from nas.threads import Setup, known_setup
 from nas.workers import default_processes, side_by_side, threads_each

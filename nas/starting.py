@@ -10,9 +10,9 @@ from nas.arch import load_architecture
 from nas.checkpoint import load_checkpoint
 from nas.errors import StudyError
 from nas.final_training import by_worth
+from nas.outcomes import Tried, completed
 from nas.run import network_of, result_of
 from nas.storage import first_line, open_storage
-from nas.study import Tried, completed
 from searchspace.architecture import Architecture
 from searchspace.recalling import recall
 from searchspace.space import Space

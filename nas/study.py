@@ -13,7 +13,7 @@ Several processes may work on one study (`nas.claims`): no network is trained tw
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Protocol
 
 import optuna
@@ -23,10 +23,22 @@ from nas.claims import FAILED, beating, claimed_before, in_flight, reclaim, requ
 from nas.costs import MS, costs_of
 from nas.errors import Diverged, StudyError
 from nas.limits import BUDGET, Limit, Reward, option_of
+from nas.outcomes import (
+    ADOPTED,
+    COMPLETE,
+    DUPLICATE,
+    ERROR,
+    INFEASIBLE,
+    INTERRUPTED,
+    PRUNED,
+    REDRAWS,
+    Progress,
+    progress_of,
+)
 from nas.pruning import NoSlowerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
-from nas.sampling.history import CANDIDATE, COSTS, GIVEN, OUTCOME, RUNGS, told_costs
+from nas.sampling.history import CANDIDATE, COSTS, GIVEN, OUTCOME, RUNGS
 from nas.storage import failures_told, first_line, is_of_storage
 from nas.survey import Answers
 from searchspace.architecture import Architecture
@@ -34,10 +46,7 @@ from searchspace.space import Space
 
 STARTUP_TRIALS = 10  # before the sampler learns; they are spread over the feasible latencies
 WASTE_LIMIT = 20  # candidates that need no training, per one that does, before the search gives up
-REDRAWS, ERROR = "redraws", "error"
-ADOPTED = "adopted"  # from which study; and how such trials are counted
 LOOK_EVERY_S, LOOK_AT_LAST_EVERY_S = 0.2, 2.0  # while others train what is still wanted
-COMPLETE, PRUNED, INFEASIBLE, DUPLICATE, INTERRUPTED = "complete", "pruned", "infeasible", "duplicate", "interrupted"
 CONSTRAINT = "constraints:"
 """Begins the name of the attribute that holds a constraint, as `optuna.Trial.set_constraint` of Optuna 5, which reads first."""
 
@@ -161,48 +170,6 @@ class Judgement:
         }
 
 
-@dataclass(frozen=True)
-class Tried:
-    """A trial that was trained to the last rung.
-
-    `value` is what it was compared by there, None: its accuracy; `predicted` what it costs, by name, none: its milliseconds.
-    """
-
-    architecture: Architecture
-    accuracy: float
-    loss: float
-    predicted_ms: float
-    low_ms: float
-    high_ms: float
-    value: float | None = None
-    predicted: Mapping[str, float] = field(default_factory=dict, hash=False)
-
-    @property
-    def score(self) -> float:
-        """What candidates are compared by; more is better."""
-        return self.accuracy if self.value is None else self.value
-
-    @property
-    def costs(self) -> Mapping[str, float]:
-        """What its accuracy is weighed against, by name."""
-        return self.costs_at(self.predicted_ms)
-
-    def costs_at(self, ms: float) -> Mapping[str, float]:
-        """Its costs if it takes so many milliseconds on the target."""
-        return {name: ms if name == MS else amount for name, amount in self.predicted.items()} or {MS: ms}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a search stands: `trained` of `wanted` candidates, the best accuracy so far, how trials ended, and all of them."""
-
-    trained: int
-    wanted: int
-    best: float | None
-    outcomes: Mapping[str, int]
-    trials: Sequence[FrozenTrial] = field(default=(), repr=False, compare=False)
-
-
 def attach_sampler(
     study: optuna.Study, problem: Problem, name: SamplerName = "auto", *, seed: int, pins: Pins | None = None
 ) -> CandidateSampler:
@@ -309,7 +276,7 @@ def run_trials(
 
     while True:
         known = study.get_trials(deepcopy=False)
-        state = _progress(known, trials)
+        state = progress_of(known, trials)
         if on_progress is not None:
             on_progress(state)
         if (here is not None and trained_here >= here) or (state.trained >= trials and not extended()):
@@ -349,62 +316,6 @@ def _used_up(trials: Sequence[FrozenTrial], wasted: int) -> str:
         f"{wasted} candidates in a row were beyond {told} or known already; the space is used up there: "
         f"raise {limits.most_common(1)[0][0]}, or widen the space"
     )
-
-
-def progress(study: optuna.Study, wanted: int) -> Progress:
-    """Where the study stands."""
-    return _progress(study.get_trials(deepcopy=False), wanted)
-
-
-def _progress(trials: Sequence[FrozenTrial], wanted: int) -> Progress:
-    outcomes = _outcomes(trials)
-    complete = (trial for trial in trials if trial.user_attrs.get(OUTCOME) == COMPLETE)
-    best = max((trial.user_attrs[RUNGS][-1]["accuracy"] for trial in complete), default=None)
-    return Progress(outcomes[COMPLETE] + outcomes[PRUNED] + outcomes[FAILED], wanted, best, outcomes, trials)
-
-
-def count_redraws(study: optuna.Study) -> int:
-    """How many candidates were drawn again because they were beyond a limit or known, and so cost no trial."""
-    return sum(trial.user_attrs.get(REDRAWS, 0) for trial in study.get_trials(deepcopy=False))
-
-
-def count_outcomes(study: optuna.Study) -> Counter[str]:
-    """How many trials ended in each way; one that was killed in the middle counts as interrupted."""
-    return _outcomes(study.get_trials(deepcopy=False))
-
-
-def _outcomes(trials: Sequence[FrozenTrial]) -> Counter[str]:
-    outcomes: Counter[str] = Counter()
-    for trial in trials:
-        if ADOPTED in trial.user_attrs:
-            outcomes[ADOPTED] += 1
-        elif trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            outcomes[trial.user_attrs[OUTCOME]] += 1
-        elif trial.state == TrialState.FAIL:
-            outcome = trial.user_attrs.get(OUTCOME)
-            outcomes[outcome if outcome in (FAILED, DUPLICATE) else INTERRUPTED] += 1
-    return outcomes
-
-
-def completed(study: optuna.Study) -> list[Tried]:
-    """The candidates that reached the last rung."""
-    result = []
-    for trial in judged(study):
-        if trial.user_attrs[OUTCOME] == COMPLETE:
-            candidate, rung = trial.user_attrs[CANDIDATE], trial.user_attrs[RUNGS][-1]
-            result.append(
-                Tried(
-                    Architecture.from_dict(candidate["architecture"]),
-                    rung["accuracy"],
-                    rung["loss"],
-                    candidate["predicted_ms"],
-                    candidate["low_ms"],
-                    candidate["high_ms"],
-                    rung["value"],
-                    told_costs(candidate) or {},
-                )
-            )
-    return result
 
 
 class _TrainingFailed(Exception):
@@ -460,7 +371,7 @@ def _try(study: optuna.Study, trial: Trial, problem: Problem, trials: int, known
     taken = [other.user_attrs[CANDIDATE]["fingerprint"] for other in others]
     if architecture.fingerprint in taken or _known(now, architecture.fingerprint):
         return _end(study, trial, DUPLICATE, TrialState.FAIL)
-    if _progress(now, trials).trained + len(others) >= trials:
+    if progress_of(now, trials).trained + len(others) >= trials:
         requeue(study, trial._trial_id)
         return INTERRUPTED
     return _climb(study, trial, problem, architecture, judged)
@@ -521,10 +432,3 @@ def _end(
     trial.set_user_attr(OUTCOME, outcome)
     study.tell(trial, values if state == TrialState.COMPLETE else None, state=state, skip_if_finished=True)
     return outcome
-
-
-def judged(study: optuna.Study) -> list[FrozenTrial]:
-    """Finished trials that were trained at least on one rung."""
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    trials = study.get_trials(deepcopy=False, states=states)
-    return [trial for trial in trials if trial.user_attrs.get(OUTCOME) in (COMPLETE, PRUNED)]

@@ -13,7 +13,7 @@ from nas.cli.running import Shown
 
 if TYPE_CHECKING:
     from nas.data import Data
-    from nas.study import Progress
+    from nas.outcomes import Progress
 
 
 @app.command()
@@ -58,9 +58,9 @@ def worker(
     from nas.errors import StudyError
     from nas.following import Following
     from nas.joining import wanted, work
+    from nas.outcomes import count_outcomes
     from nas.plan import join, others
     from nas.storage import failures_told
-    from nas.study import count_outcomes
 
     try:
         if device is not None:

@@ -15,13 +15,13 @@ from nas.correction import Correction
 from nas.costs import MS, shown, title_of
 from nas.errors import StudyError
 from nas.finalists import notes_of
+from nas.outcomes import ERROR
 from nas.report import figures
 from nas.report.content import Cell, Drawing, Figure, Page, Point, Section, Table
 from nas.report.drawing import draw
 from nas.report.reading import Folder, Json, number
 from nas.sampling.history import CANDIDATE, OUTCOME, RUNGS, told_costs
 from nas.storage import LIMITS, STUDY_FILE, failures_told, first_line, open_storage
-from nas.study import ERROR
 from nas.urls import without_secrets
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from nas.correction import correction
 from nas.finalists import Finalist
-from nas.study import Tried
+from nas.outcomes import Tried
 from tests.nas.learning import small
 
 

@@ -17,9 +17,10 @@ from optuna.trial import TrialState
 from nas import database
 from nas.claims import beating, reclaim, take
 from nas.errors import StudyError
+from nas.outcomes import count_outcomes
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_storage, open_study
-from nas.study import STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
+from nas.study import STARTUP_TRIALS, attach_sampler, prepare, run_trials
 from tests.nas.postgres import PASSWORD, Postgres, open_postgres
 from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
 from tests.shared import free_port

@@ -5,8 +5,8 @@ from pathlib import Path
 from nas.checkpoint import load_checkpoint
 from nas.fidelity import Fidelity
 from nas.final_training import EPOCHS, FinalTraining, by_worth
+from nas.outcomes import Tried
 from nas.recipe import Recipe, load_recipe
-from nas.study import Tried
 from tests.nas.learning import small
 from tests.nas.test_candidates import DATA, trainer
 

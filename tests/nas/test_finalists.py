@@ -13,8 +13,8 @@ from nas.correction import Correction
 from nas.deployment import random_checkpoint
 from nas.distillation import Distillation
 from nas.finalists import Finalist, Shipped, front_of, notes_of, pareto_front, ranked, train_finalist
+from nas.outcomes import Tried
 from nas.recipe import Recipe
-from nas.study import Tried
 from nas.teachers import checkpoint_teacher
 from searchspace.architecture import Architecture
 from searchspace.blocks import Conv

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from nas.claims import worker_name
 from nas.following import Following
-from nas.study import completed, count_outcomes, run_trials
+from nas.outcomes import completed, count_outcomes
+from nas.study import run_trials
 from tests.nas.test_study import Trainer, new_study, problem
 
 

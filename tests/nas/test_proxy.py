@@ -13,9 +13,10 @@ import pytest
 from nas import database
 from nas.claims import beating, in_flight, reclaim
 from nas.errors import StudyError
+from nas.outcomes import count_outcomes
 from nas.proxy import BEAT, ProxyStorage, serve
 from nas.storage import open_storage, open_study
-from nas.study import STARTUP_TRIALS, attach_sampler, count_outcomes, prepare, run_trials
+from nas.study import STARTUP_TRIALS, attach_sampler, prepare, run_trials
 from tests.nas.test_study import BUDGET_MS, IDENTITY, SURVEY, Trainer, problem
 from tests.shared import free_port
 

@@ -7,9 +7,10 @@ import pytest
 
 from nas.errors import StudyError
 from nas.limits import Limit, size_limits
+from nas.outcomes import completed
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages, parse_stages
-from nas.study import STARTUP_TRIALS, attach_sampler, completed, prepare, run_trials
+from nas.study import STARTUP_TRIALS, attach_sampler, prepare, run_trials
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import UIB, Pool
 from searchspace.sampling import FixedSuggest

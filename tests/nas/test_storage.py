@@ -9,17 +9,10 @@ from optuna.trial import TrialState
 from nas.adoption import adopt
 from nas.errors import StudyError
 from nas.limits import Reward
+from nas.outcomes import completed, count_outcomes
 from nas.sampling.history import CANDIDATE, RUNGS
 from nas.storage import FORMAT, IDENTITY, open_storage, open_study
-from nas.study import (
-    STARTUP_TRIALS,
-    Problem,
-    attach_sampler,
-    completed,
-    count_outcomes,
-    prepare,
-    run_trials,
-)
+from nas.study import STARTUP_TRIALS, Problem, attach_sampler, prepare, run_trials
 from tests.nas.sampling.spaces import BUDGET_MS, SPACE, SURVEY, predict, score
 
 

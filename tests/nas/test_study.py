@@ -21,20 +21,11 @@ from nas.errors import Diverged, StudyError
 from nas.faithfulness import faithfulness
 from nas.fidelity import Fidelity
 from nas.limits import size_limits
+from nas.outcomes import completed, count_outcomes, progress
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import open_study
-from nas.study import (
-    STARTUP_TRIALS,
-    Problem,
-    RungScore,
-    attach_sampler,
-    completed,
-    count_outcomes,
-    prepare,
-    progress,
-    run_trials,
-)
+from nas.study import STARTUP_TRIALS, Problem, RungScore, attach_sampler, prepare, run_trials
 from nas.survey import Survey, survey
 from searchspace.architecture import Architecture, lower
 from searchspace.recalling import recall

@@ -14,9 +14,10 @@ from optuna.trial import TrialState
 
 from nas.claims import DEATHS_AT_MOST, WORKER, in_flight, reclaim, release, take, worker_name
 from nas.errors import StudyError
+from nas.outcomes import completed, count_outcomes
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_study
-from nas.study import RungScore, completed, count_outcomes, run_trials
+from nas.study import RungScore, run_trials
 from nas.workers import Place, default_processes, places, side_by_side
 from searchspace.architecture import Architecture
 from tests.nas.test_study import IDENTITY, Trainer, new_study, problem

@@ -18,12 +18,13 @@ import optuna
 from make_table import HERE, RUNGS
 from surrogate import TableSurrogate, Trainer, read_table
 
+from nas.outcomes import COMPLETE
 from nas.pruning import NoSlowerPruner
 from nas.sampling.acquisition import staircase
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.stages import TwoStages
-from nas.study import COMPLETE, STARTUP_TRIALS, Problem, attach_sampler, prepare, run_trials
+from nas.study import STARTUP_TRIALS, Problem, attach_sampler, prepare, run_trials
 from nas.survey import Survey, survey
 
 BUDGET_MS = 0.062  # the median of the space

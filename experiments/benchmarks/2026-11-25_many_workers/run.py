@@ -28,9 +28,10 @@ from worker import BUDGET_MS, RUNGS, STUDY, Fixed, Sleeping, identity, model, sp
 
 from experiments.record import write_record
 from nas.claims import WORKER
+from nas.outcomes import COMPLETE, PRUNED, count_outcomes
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import open_study
-from nas.study import COMPLETE, PRUNED, attach_sampler, count_outcomes, run_trials
+from nas.study import attach_sampler, run_trials
 from tests.nas.postgres import Postgres, open_postgres
 
 HERE = Path(__file__).parent

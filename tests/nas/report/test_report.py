@@ -11,12 +11,12 @@ import pytest
 from nas.claims import DEATHS, DEATHS_AT_MOST, FAILED
 from nas.costs import title_of
 from nas.errors import ReportError
+from nas.outcomes import ERROR
 from nas.report.content import Page, Section
 from nas.report.kinds import page_of
 from nas.report.page import render, write_figures
 from nas.sampling.history import CANDIDATE, OUTCOME
 from nas.storage import LIMITS, STUDY_FILE, open_study
-from nas.study import ERROR
 from searchspace.architecture import lower
 from tests.nas.report.runs import (
     MODELLED,

@@ -8,20 +8,12 @@ import pytest
 
 from nas.costs import costs_of
 from nas.limits import Limit
+from nas.outcomes import completed, count_outcomes, count_redraws
 from nas.sampling import auto
 from nas.sampling.candidate_sampler import SAMPLERS, SamplerName
 from nas.sampling.history import CANDIDATE, OUTCOME, history
 from nas.sampling.surrogate import Surrogate
-from nas.study import (
-    STARTUP_TRIALS,
-    Problem,
-    attach_sampler,
-    completed,
-    count_outcomes,
-    count_redraws,
-    prepare,
-    run_trials,
-)
+from nas.study import STARTUP_TRIALS, Problem, attach_sampler, prepare, run_trials
 from searchspace.architecture import lower
 from tests.nas.sampling.spaces import BUDGET_MS, SPACE, SURVEY, predict, problem, score
 
