@@ -153,13 +153,17 @@ class Finals:
         path = self.training.path(candidate)
         for remark in notes_of(path):
             self.events.note(remark)
-        return ship(
+        shipped = ship(
             load_checkpoint(path),
             path,
             self.data[candidate.architecture.resolution],
             precision=self.runtime.precision,
             on_progress=self.events.progress,
         )
+        if mirror := heard(self.training.trainer, self.events.note).mirror:
+            for file in (path, shipped.onnx):
+                mirror.below("finalists").put(file)
+        return shipped
 
     def _measured(self, candidates: Sequence[Tried], shipped: Sequence[Shipped]) -> tuple[list[Finalist], float | None]:
         """Measure what was exported of the finalists, all of them and the reference interleaved.

@@ -1,10 +1,11 @@
-"""A place that all machines of a search can reach, for the checkpoints of candidates: a path or an object store, through fsspec.
+"""A place that all machines of a search can reach, for its checkpoints: a path or an object store, through fsspec.
 
 The folder of a process stays where it computes; what it finishes is copied to the place, and what others finished is fetched
 from there. So the next process goes on with a candidate from its last rung, wherever the one before it ran. A place that does
 not answer for a while is waited for, as a database is.
 """
 
+import dataclasses
 import errno
 import functools
 import os
@@ -37,6 +38,10 @@ class Mirror:
 
     url: str
     on_wait: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
+
+    def below(self, folder: str) -> "Mirror":
+        """A folder at that place."""
+        return dataclasses.replace(self, url=f"{self.url.rstrip('/')}/{folder}")
 
     def check(self) -> None:
         """Write a small file there and remove it again.

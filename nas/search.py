@@ -77,7 +77,8 @@ class SearchSettings:
         final_epochs: length of full training in place of its recipe's.
         lesson: what finalists learn from beside the labels.
         storage: Optuna storage; None: a file in the run's folder.
-        checkpoints: URL of a place where candidates' checkpoints are exchanged with other machines; None: nowhere.
+        checkpoints: URL of a place where candidates' checkpoints are exchanged with other machines and finalists go; None:
+            nowhere.
         study: name of the study in it.
         seed: everything random follows from it.
 

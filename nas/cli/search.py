@@ -116,7 +116,8 @@ def search(
     checkpoints: Annotated[
         str | None,
         typer.Option(
-            help="Place that all machines reach, such as s3://bucket/search: there workers exchange candidates' checkpoints."
+            help="Place that all machines reach, such as s3://bucket/search: there workers exchange candidates' checkpoints, "
+            "and finalists go."
         ),
     ] = None,
     strict: options.Strict = False,

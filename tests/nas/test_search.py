@@ -321,6 +321,17 @@ def test_candidates_whose_checkpoints_are_gone_are_trained_once_more(digits: Dat
     assert [one.accuracy for one in again.finalists] == [one.accuracy for one in first.finalists]
 
 
+def test_finalists_go_to_the_place_that_all_machines_reach(digits: Data, tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra places is not installed")
+    shared = tmp_path / "shared"
+    settings = dataclasses.replace(SETTINGS, trials=2, finalists=1, checkpoints=f"file://{shared}/")
+    result = search(tmp_path / "run", digits, settings)
+    kept = {path.relative_to(shared / "finalists"): path.read_bytes() for path in (shared / "finalists").rglob("*.*")}
+    own = [path for one in result.finalists for path in (one.checkpoint, one.shipped.onnx)]
+    assert kept == {Path(path.name): path.read_bytes() for path in own}
+    assert len(list(shared.glob("*.rung1.pt"))) >= len(result.finalists)
+
+
 def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_trusted(
     digits: Data, tmp_path: Path
 ) -> None:
