@@ -1,7 +1,8 @@
 """What a process needs to join a search's study, and does there: take candidates, train them briefly, tell how they did."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import random
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,9 +15,11 @@ from nas.limits import Limit, Reward, RewardKind
 from nas.outcomes import Progress
 from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
+from nas.sampling.history import Seen
 from nas.stages import TwoStages
 from nas.storage import PLAN, failures_told, open_study
 from nas.study import Prediction, Problem, attach_sampler, run_trials
+from nas.survey import Answers
 from nas.workers import Place
 from searchspace.architecture import Architecture
 from searchspace.space import Space
@@ -123,14 +126,23 @@ def work(
     """
     on = dataclasses.replace(on, trainer=heard(on.trainer, note))
     study, problem = on.open(on_wait), on.problem(note)
-    stages = TwoStages(Decisions.of(on.space), on.trials) if on.stages else None
-    attach_sampler(study, problem, on.sampler, seed=on.seed, pins=stages.pins if stages else None)
+    trials, decisions = on.trials, Decisions.of(on.space) if on.stages else None
+
+    def more() -> int:
+        nonlocal trials
+        trials = wanted(study, trials)
+        return trials
+
+    def pins(seen: Sequence[Seen], source: random.Random) -> Answers:
+        return {} if decisions is None else TwoStages(decisions, trials).pins(seen, source)
+
+    attach_sampler(study, problem, on.sampler, seed=on.seed, pins=pins)
     return run_trials(
         study,
         problem,
         trials=on.trials,
         here=here,
-        more=lambda: wanted(study, on.trials),
+        more=more,
         note=note,
         on_progress=on_progress,
     )

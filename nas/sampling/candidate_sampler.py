@@ -79,6 +79,10 @@ class _Gate:
             return False
         return True
 
+    def is_usable(self, drawn: Drawn) -> bool:
+        """The same as both, without counting."""
+        return drawn.architecture.fingerprint not in self.met and self.judge(drawn.architecture).excess <= 0
+
 
 class CandidateSampler(BaseSampler):
     """Draws candidates that are within every limit and new to the study.
@@ -141,14 +145,17 @@ class CandidateSampler(BaseSampler):
         gate = _Gate(self._judge, {one.fingerprint for one in seen})
         seen = [one for one in seen if one.answers]  # others are candidates like any, but teach nothing about decisions
         pins = self._pins(seen, self._source) if self._pins else {}
-        decisions = Decisions(self._decisions.space, self._decisions.offers, pins)
-        if self._name == "auto":
-            answers = self._auto.propose(seen, gate, self._source, decisions).answers
-        else:
-            answers = self._redrawn(study, trial, decisions, gate)
-        self._draws[trial.number] = _Draw(answers, gate.refused)
+        for settled in (pins, {}) if pins else ({},):  # where what is settled leaves nothing new, nothing is
+            decisions = Decisions(self._decisions.space, self._decisions.offers, settled)
+            if self._name == "auto":
+                drawn = self._auto.propose(seen, gate, self._source, decisions)
+            else:
+                drawn = self._redrawn(study, trial, decisions, gate)
+            if gate.is_usable(drawn):
+                break
+        self._draws[trial.number] = _Draw(drawn.answers, gate.refused)
 
-    def _redrawn(self, study: optuna.Study, trial: FrozenTrial, decisions: Decisions, gate: "_Gate") -> Answers:
+    def _redrawn(self, study: optuna.Study, trial: FrozenTrial, decisions: Decisions, gate: "_Gate") -> Drawn:
         """The first draw of Optuna's sampler that is allowed; where that takes too long, a small change of the last draw."""
         fresh = FRESH.get(self._name, REDRAWS)
         for _ in range(fresh):
@@ -161,12 +168,12 @@ class CandidateSampler(BaseSampler):
                         pinned.answers[name] = dry.suggest(name, _distribution(offer))
             drawn = Drawn(architecture, pinned.answers)
             if gate.within(drawn) is not None and gate.is_new(drawn):
-                return pinned.answers
+                return drawn
         for attempt in range(fresh, REDRAWS):
             near = decisions.mutated(drawn.answers, self._source, changes=1 + attempt // fresh % MOST_CHANGES)
             if gate.within(near) is not None and gate.is_new(near):
-                return {**pinned.answers, **near.answers}
-        return pinned.answers
+                return Drawn(near.architecture, {**drawn.answers, **near.answers})
+        return drawn
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """None: everything was decided before."""

@@ -1,5 +1,6 @@
 """Two stages: depths and widths with plain blocks first, then blocks with the depths and widths of a good network."""
 
+import dataclasses
 import random
 
 import optuna
@@ -8,12 +9,14 @@ import pytest
 from nas.errors import StudyError
 from nas.limits import Limit, size_limits
 from nas.outcomes import completed
+from nas.sampling.candidate_sampler import SamplerName
 from nas.sampling.decisions import Decisions
 from nas.stages import TwoStages, parse_stages
 from nas.study import STARTUP_TRIALS, attach_sampler, prepare, run_trials
 from searchspace.architecture import Architecture, lower
 from searchspace.blocks import UIB, Pool
 from searchspace.sampling import FixedSuggest
+from searchspace.space import parse_space
 from tests.nas.sampling.spaces import BUDGET_MS, SPACE, predict, problem
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -43,6 +46,26 @@ def stage_widths(network: Architecture) -> tuple[int, ...]:
     """Channels after every block; a pool belongs to the block after it."""
     outputs = zip(network.shapes[1:], network.blocks, strict=False)
     return tuple(shape[0] for shape, block in outputs if not isinstance(block, Pool))
+
+
+@pytest.mark.parametrize("sampler", ["auto", "tpe"])
+def test_a_stage_that_is_used_up_is_over(sampler: SamplerName) -> None:
+    space = parse_space(
+        """
+        format: 1
+        resolution: 16
+        stem: {width: 8, stride: 2}
+        stages:
+          - {depth: 2, width: [16, 24], stride: 2, blocks: {uib: {expansion: [2, 4], dw_mid: [0, 3, 5]}, fire: {}}}
+        """
+    ).adapt(channels=1, classes=4)
+    stages = TwoStages(Decisions.of(space), 20)
+    study = optuna.create_study(direction="maximize")
+    small = dataclasses.replace(problem(), space=space, budget_ms=1e9)
+    attach_sampler(study, small, sampler, seed=0, pins=stages.pins)
+    run_trials(study, small, trials=20)
+    found = [one.architecture.fingerprint for one in completed(study)]
+    assert len(set(found)) == len(found) == 20  # though only two are coarse
 
 
 def test_pins_are_a_function_of_what_is_known() -> None:
