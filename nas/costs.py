@@ -69,6 +69,12 @@ def _amount(name: str, architecture: Architecture, limits: Sequence[Limit]) -> f
     return UNKNOWN_MS if ms is None else ms
 
 
+def most_of(*, budget_ms: float, limits: Sequence[Limit]) -> Mapping[str, float]:
+    """What a network may cost at most, by name of the cost, where there is a limit."""
+    sizes = {limit.name.replace("_", "-"): limit.most for limit in limits if limit.name in SIZES}
+    return {MS: budget_ms, **sizes, **{limit.target: limit.most for limit in limits if limit.target is not None}}
+
+
 def is_no_dearer(one: Mapping[str, float], other: Mapping[str, float]) -> bool:
     """Whether the first costs no more than the second in any of the second's costs."""
     return all(one[name] <= amount for name, amount in other.items())

@@ -257,11 +257,14 @@ def _patient(method: Callable[..., Any], is_away: Callable[[Exception], bool]) -
             _thread.inside = False
 
     def repeated(self: Any, *args: Any, **kwargs: Any) -> Any:
-        deadline = None
+        deadline, renewed = None, False
         while True:
             try:
                 result = method(self, *args, **kwargs)
             except Exception as error:
+                if not renewed and getattr(_cause(error), "connection_invalidated", False):
+                    renewed = True  # it was lost while nobody used it, and another is made at once
+                    continue
                 now = time.monotonic()
                 deadline = now + PATIENCE_S if deadline is None else deadline
                 if math.isinf(self.reached_at) or not is_away(error) or now > deadline:

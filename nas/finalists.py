@@ -102,11 +102,13 @@ def pareto_front(scored: Iterable[AnyScored]) -> list[AnyScored]:
 
     Of two that are equally accurate (a small validation split has few accuracies to give) the one of less loss is better.
     """
-    front: list[AnyScored] = []
-    for item in sorted(scored, key=lambda item: (*item.costs.values(), -item.accuracy, item.loss)):
-        if not any(_quality(other) >= _quality(item) and is_no_dearer(other.costs, item.costs) for other in front):
-            front.append(item)
-    return front
+    front: list[tuple[Mapping[str, float], AnyScored]] = []
+    rows = ((item.costs, item) for item in scored)
+    for costs, item in sorted(rows, key=lambda row: (*row[0].values(), -row[1].accuracy, row[1].loss)):
+        quality = _quality(item)
+        if not any(_quality(other) >= quality and is_no_dearer(theirs, costs) for theirs, other in reversed(front)):
+            front.append((costs, item))
+    return [item for _, item in front]
 
 
 def front_of(finalists: Sequence[Finalist], *, budget_ms: float) -> list[Finalist]:

@@ -161,8 +161,11 @@ class Finals:
             on_progress=self.events.progress,
         )
         if mirror := heard(self.training.trainer, self.events.note).mirror:
-            for file in (path, shipped.onnx):
-                mirror.below("finalists").put(file)
+            try:
+                for file in (path, shipped.onnx):
+                    mirror.below("finalists").put(file)
+            except StudyError as error:  # they are here, and the same command tries again
+                self.events.note(str(error))
         return shipped
 
     def _measured(self, candidates: Sequence[Tried], shipped: Sequence[Shipped]) -> tuple[list[Finalist], float | None]:

@@ -134,7 +134,7 @@ def work(
         return trials
 
     def pins(seen: Sequence[Seen], source: random.Random) -> Answers:
-        return {} if decisions is None else TwoStages(decisions, trials).pins(seen, source)
+        return {} if decisions is None else TwoStages(decisions, more()).pins(seen, source)
 
     attach_sampler(study, problem, on.sampler, seed=on.seed, pins=pins)
     return run_trials(

@@ -346,7 +346,7 @@ def _first(problem: Problem, surveyed: Survey, settings: SearchSettings) -> Sequ
 
 def _none_within(result: SearchResult) -> str:
     """What to do where no finalist is within the budget."""
-    nearest = min(result.front, key=lambda finalist: finalist.latency_ms)
+    nearest = min(result.finalists, key=lambda finalist: finalist.latency_ms)
     name, predicted_ms = nearest.tried.architecture.fingerprint, nearest.tried.predicted_ms
     return (
         f"no finalist is within the budget of {result.budget_ms:g} ms, so there is no best network: the nearest, "

@@ -76,7 +76,7 @@ def open_storage(
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        if url.startswith("sqlite:"):
+        if re.match(r"sqlite(\+\w+)?:", url):
             file = make_url(url).database
             if not make and file and not Path(file).is_file():
                 raise StudyError(f"{url}: there is no such file; check --storage")

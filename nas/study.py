@@ -20,7 +20,7 @@ import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.claims import FAILED, beating, claimed_before, in_flight, reclaim, requeue, take
-from nas.costs import MS, costs_of
+from nas.costs import MS, costs_of, most_of
 from nas.errors import Diverged, StudyError
 from nas.limits import BUDGET, Limit, Reward, option_of
 from nas.outcomes import (
@@ -191,6 +191,7 @@ def attach_sampler(
         pareto=problem.pareto,
         reward=problem.reward,
         against=problem.against,
+        limits=most_of(budget_ms=problem.budget_ms, limits=problem.limits),
         pins=pins,
         startup=STARTUP_TRIALS,
         seed=seed + len(study.get_trials(deepcopy=False)),

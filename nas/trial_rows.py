@@ -15,7 +15,7 @@ import sqlalchemy as sql
 from optuna.distributions import BaseDistribution, distribution_to_json, json_to_distribution
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import postgresql
 
 AT_ONCE = 1000  # trials; a statement has a limit on its parameters, and names each trial five times
 TRIALS = models.TrialModel.__table__
@@ -29,7 +29,6 @@ DETAILS: tuple[tuple[Any, str, str, str | None, str], ...] = (
     (STEP, "trial_intermediate_value_id", "step", "intermediate_value", "intermediate_value_type"),
 )
 """What is told of a trial: its table, and there the columns of the row's id, its name, its number and its text."""
-UPSERTS: dict[str, Any] = {"postgresql": postgresql.insert, "sqlite": sqlite.insert}
 Row = Any
 
 
@@ -169,22 +168,22 @@ def write_detail(engine: sql.Engine, model: Any, told: Mapping[str, Any], *, key
     Returns:
         Whether it was written: not to a trial that has ended or is not there, and not where the database has no such statement.
     """
-    if engine.dialect.name not in UPSERTS:
+    if engine.dialect.name != "postgresql":
         return False
-    statement = _upsert(engine.dialect.name, model, key, tuple(told))
     with _at_once(engine) as connection:
+        statement = _upsert(model, key, tuple(told))
         return connection.execute(statement, dict(told), execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 @functools.cache
-def _upsert(dialect: str, model: Any, key: str, columns: tuple[str, ...]) -> Any:
+def _upsert(model: Any, key: str, columns: tuple[str, ...]) -> Any:
     """The statement of `write_detail`; its parameters are called as the columns."""
     table = model.__table__
     goes_on = sql.exists().where(
         TRIALS.c.trial_id == sql.bindparam("trial_id"), TRIALS.c.state.in_((TrialState.RUNNING, TrialState.WAITING))
     )
     row = sql.select(*(sql.bindparam(name, type_=table.c[name].type) for name in columns)).where(goes_on)
-    new = UPSERTS[dialect](table).from_select(list(columns), row)
+    new = postgresql.insert(table).from_select(list(columns), row)
     return new.on_conflict_do_update(
         index_elements=["trial_id", key],
         set_={name: new.excluded[name] for name in columns if name not in ("trial_id", key)},

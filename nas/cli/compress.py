@@ -86,6 +86,7 @@ def compress(
         "start": hashlib.sha256(checkpoint.read_bytes()).hexdigest()[:16],
         "data": images.fingerprint,
         **dataclasses.asdict(settings),
+        "distill": distill or None,
     }
     folder = out or Path("runs") / f"compress-{images.name}-{name}"
     with open_run(folder, kind="compress", request=request) as run:

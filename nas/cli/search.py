@@ -390,7 +390,7 @@ def other_targets(wanted: list[str]) -> "list[tuple[Target, float]]":
     from latency.target import load_target
     from nas.errors import StudyError
 
-    found = []
+    found: list[tuple[Target, float]] = []
     for item in wanted:
         name, _, milliseconds = item.rpartition("=")
         try:
@@ -403,6 +403,8 @@ def other_targets(wanted: list[str]) -> "list[tuple[Target, float]]":
             )
         where = load_target(name)
         where.require_modelled()
+        if any(where.name == other.name for other, _ in found):
+            raise StudyError(f"--also must name each target once, {where.name} was given twice: leave one of them out")
         found.append((where, most_ms))
     return found
 

@@ -77,6 +77,7 @@ class AutoSampler:
         pareto: whether the whole front counts, or only the best reward within the limit.
         reward: that counts then.
         against: names of the front's costs.
+        limits: what a network may cost at most, by name, where there is a limit beside that on milliseconds.
     """
 
     decisions: Decisions
@@ -85,6 +86,7 @@ class AutoSampler:
     pareto: bool
     reward: Reward
     against: tuple[str, ...] = (MS,)
+    limits: Mapping[str, float] = field(default_factory=dict)
     _encoder: Encoder = field(init=False)
     _rows: dict[str, Array] = field(default_factory=dict)
     _theta: Array | None = None
@@ -114,7 +116,8 @@ class AutoSampler:
         within = [one for one in known if one.ms <= self.limit_ms] or known
         expected, _ = surrogate.predict(self._encoded(within))
         floor = float(min(expected))
-        pricing = draw_pricing(self.against, [one.costs for one in within], limit_ms=self.limit_ms, source=source)
+        limits = {MS: self.limit_ms, **self.limits}
+        pricing = draw_pricing(self.against, [one.costs for one in within], limits=limits, source=source)
         prices = [pricing.price(one.costs) for one in within]
         steps = staircase(zip(prices, map(float, expected), strict=True), floor=floor)
         best = max(self.reward.of(float(accuracy), one.ms) for one, accuracy in zip(within, expected, strict=True))

@@ -8,7 +8,7 @@ share a study, and a resumed one goes on.
 
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
@@ -28,6 +28,7 @@ from searchspace.architecture import Architecture
 SamplerName = Literal["auto", "tpe", "nsga2", "gp", "random"]
 SAMPLERS: tuple[SamplerName, ...] = get_args(SamplerName)
 REDRAWS = 64
+PINNINGS = 6  # in which decisions are settled for a candidate, at most
 FRESH: dict[SamplerName, int] = {"tpe": 8, "nsga2": 16, "gp": 1}
 """Draws of a sampler whose draws take long, before its last one is changed instead."""
 MOST_CHANGES = 6
@@ -96,6 +97,7 @@ class CandidateSampler(BaseSampler):
         pareto: whether the study's objectives are accuracy and the costs.
         reward: what counts where there is one objective; None: accuracy.
         against: names of the costs.
+        limits: what a network may cost at most, by name, where there is a limit beside that on milliseconds.
         pins: decisions that are settled; None: none.
         startup: random candidates before Optuna's samplers learn.
         seed: of all draws; another one for each worker.
@@ -112,6 +114,7 @@ class CandidateSampler(BaseSampler):
         pareto: bool = False,
         reward: Reward | None = None,
         against: tuple[str, ...] = (MS,),
+        limits: Mapping[str, float] | None = None,
         pins: Pins | None = None,
         startup: int = 10,
         seed: int = 0,
@@ -120,7 +123,13 @@ class CandidateSampler(BaseSampler):
         self._source = random.Random(seed)
         self._optuna = _optuna_sampler(name, seed=seed % 2**32, startup=startup)  # all that numpy takes
         self._auto = AutoSampler(
-            decisions, rungs=rungs, limit_ms=limit_ms, pareto=pareto, reward=reward or Reward(), against=against
+            decisions,
+            rungs=rungs,
+            limit_ms=limit_ms,
+            pareto=pareto,
+            reward=reward or Reward(),
+            against=against,
+            limits=limits or {},
         )
         self._draws: dict[int, _Draw] = {}
 
@@ -144,8 +153,7 @@ class CandidateSampler(BaseSampler):
         seen = history(study._get_trials(deepcopy=False, use_cache=True))  # as read when the trial began
         gate = _Gate(self._judge, {one.fingerprint for one in seen})
         seen = [one for one in seen if one.answers]  # others are candidates like any, but teach nothing about decisions
-        pins = self._pins(seen, self._source) if self._pins else {}
-        for settled in (pins, {}) if pins else ({},):  # where what is settled leaves nothing new, nothing is
+        for settled in self._settled(seen):
             decisions = Decisions(self._decisions.space, self._decisions.offers, settled)
             if self._name == "auto":
                 drawn = self._auto.propose(seen, gate, self._source, decisions)
@@ -154,6 +162,17 @@ class CandidateSampler(BaseSampler):
             if gate.is_usable(drawn):
                 break
         self._draws[trial.number] = _Draw(drawn.answers, gate.refused)
+
+    def _settled(self, seen: Sequence[Seen]) -> Iterator[Answers]:
+        """What to settle; where that leaves nothing new, what else might have been, at last nothing."""
+        tried: list[Answers] = []
+        for _ in range(PINNINGS if self._pins else 0):
+            pins = self._pins(seen, self._source) if self._pins else {}
+            if pins not in tried:
+                tried.append(pins)
+                yield pins
+        if {} not in tried:
+            yield {}
 
     def _redrawn(self, study: optuna.Study, trial: FrozenTrial, decisions: Decisions, gate: "_Gate") -> Drawn:
         """The first draw of Optuna's sampler that is allowed; where that takes too long, a small change of the last draw."""

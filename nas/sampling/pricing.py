@@ -9,14 +9,12 @@ costs alone are, which are known exactly, and the expected gain is that of the f
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-from nas.costs import MS
 
 SUM = 0.05
 """ParEGO's ρ: how much the weighted sum counts, so that of two networks with the same largest share the cheaper one is better."""
-BEYOND = 1.1  # times the most that known networks cost, where no budget says how far a front goes
+BEYOND = 1.1  # times the most that known networks cost, where no limit says how far a front goes
 
 
 @dataclass(frozen=True)
@@ -45,20 +43,18 @@ class Pricing:
 
 
 def draw_pricing(
-    against: Sequence[str], known: Sequence[Sequence[float]], *, limit_ms: float, source: random.Random
+    against: Sequence[str], known: Sequence[Sequence[float]], *, limits: Mapping[str, float], source: random.Random
 ) -> Pricing:
     """Costs weighed at random, all weightings equally likely; a single cost takes nothing from `source`.
 
     Args:
         against: names of the costs.
         known: costs of each network that is known.
-        limit_ms: milliseconds that a network may take.
+        limits: what a network may cost at most, by name, where there is a limit.
         source: of chance.
     """
     columns = zip(*known, strict=True)
-    most = tuple(
-        limit_ms if name == MS else BEYOND * max(column) for name, column in zip(against, columns, strict=True)
-    )
+    most = tuple(limits.get(name) or BEYOND * max(column) for name, column in zip(against, columns, strict=True))
     if len(most) == 1:
         return Pricing(most, (1.0,))
     drawn = [source.expovariate(1.0) for _ in most]

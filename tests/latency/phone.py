@@ -44,8 +44,8 @@ class Stream:
 
     def close(self) -> None:
         if self.phone.streams.pop(self.local, None) is not None:  # else the client has closed it
-            self.feed.close()
             self.phone.send(b"CLSE", self.local, self.remote)
+            self.feed.close()
 
     def kill(self) -> None:
         self.gone = True

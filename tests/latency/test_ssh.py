@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from latency import remote
+from latency import holder, remote
 from latency.address import SshAddress
 from latency.device import Device
 from latency.errors import DeviceError, DeviceUnreachable, ModelError
@@ -235,6 +235,15 @@ def test_the_waiting_one_hears_who_has_it_and_gets_it_when_the_holder_dies(serve
 def _reserve(address, runtime, reserved) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("POCKETNAS_LOCKS", runtime)
+        source = Path(holder.__file__).read_text(encoding="utf-8")
+        patient = source.replace("SILENCE_S = 30.0", "SILENCE_S = 1e9")  # so that only its death frees the lock
+        assert patient != source
+        hold = remote.PythonRemote._holder
+        patch.setattr(
+            remote.PythonRemote,
+            "_holder",
+            lambda self, who: [patient if part == source else part for part in hold(self, who)],
+        )
         device = ssh_device("board", address)
         with device.reserve("profiling"):
             device.optimize(small_model(), settings=SETTINGS)

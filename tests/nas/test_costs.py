@@ -3,9 +3,9 @@
 import pytest
 
 from latency.published.model import shipped_model
-from nas.costs import costs_of, is_no_dearer, parse_against, shown, title_of
+from nas.costs import costs_of, is_no_dearer, most_of, parse_against, shown, title_of
 from nas.errors import StudyError
-from nas.limits import latency_limit
+from nas.limits import latency_limit, size_limits
 from searchspace.architecture import lower
 from tests.nas.learning import small
 
@@ -37,6 +37,11 @@ def test_names_are_checked_before_anything_else() -> None:
         with pytest.raises(StudyError, match=reason) as told:
             parse_against(wanted, pareto=pareto, targets=targets)
         assert "\n" not in str(told.value)
+
+
+def test_limits_say_how_dear_a_network_may_be() -> None:
+    limits = (*size_limits(params=9, peak_bytes=7), latency_limit("pixel6", 3.0, shipped_model("pixel6")))
+    assert most_of(budget_ms=2.0, limits=limits) == {"ms": 2.0, "params": 9, "peak-bytes": 7, "pixel6": 3.0}
 
 
 def test_no_dearer_is_so_in_every_cost() -> None:

@@ -109,6 +109,7 @@ def test_what_cannot_be_asked_for_is_one_line(ready: Shell) -> None:
     assert "got --score training-loss" in ready.error("search", "--reward", "absolute", "--score", "training-loss")
     assert "got --pareto" in ready.error("search", "--pareto", "--reward", "soft")
     assert "--against params needs a search for the whole front" in ready.error("search", "--against", "params")
+    assert "pixel6 was given twice" in ready.error("search", "--also", "pixel6=9", "--also", "pixel6=8")
     unknown = ready.error("search", "--pareto", "--against", "pixel1", "--also", "pixel6=9")
     assert "one of ms, params, weight-bytes, peak-bytes, or a target of --also (pixel6), got 'pixel1'" in unknown
     assert "recipe must be a readable file or one of brief" in ready.error("search", "--recipe", "none.yaml")
