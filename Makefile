@@ -19,11 +19,11 @@ search: $(VENV)/.installed
 	$(BIN)/nas search --target host --data digits --trials 16 --rungs 1000,3000 --epochs 4 --out $(OUT)
 
 test: $(VENV)/.installed programs
-	$(BIN)/python -m pytest -m "not slow" -n auto
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: PROGRAMS += $(EMULATOR)
 test-all: $(VENV)/.installed programs
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(VENV)/.installed
 	$(BIN)/ruff check .
