@@ -31,9 +31,7 @@ OFFSPRING = 80  # proposals in a round
 RANDOM_SHARE = 0.25  # of the first round
 PARENTS = 12
 MOST_CHANGES = 4
-FRONT_SHARE = (
-    0.5  # of candidates that are to extend the front although only the best counts: they keep the search broad
-)
+FRONT_SHARE = 0.2  # of candidates that are to extend the front although only the best counts
 MOST = 400  # trained candidates that the surrogate learns from
 REFIT = 1.1  # hyperparameters are found anew once there are so many times as many candidates
 Array = NDArray[np.float64]
