@@ -18,9 +18,7 @@ TITLES = {
     "weight-bytes": "bytes of weights",
     "peak-bytes": "peak bytes of activations",
 }
-UNKNOWN_MS = (
-    1e9  # on another target, of a network that its model cannot predict: it is beyond that limit and never trained
-)
+UNKNOWN_MS = 1e9  # of a network that the latency model cannot predict: beyond every limit, so that it is never trained
 
 
 def parse_against(wanted: Sequence[str], *, pareto: bool, targets: Sequence[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import optuna
 
 from latency.errors import UnmeasuredKernel
 from nas.candidates import CandidateTrainer
-from nas.costs import MS
+from nas.costs import MS, UNKNOWN_MS
 from nas.limits import Limit, Reward, RewardKind
 from nas.outcomes import Progress
 from nas.sampling.candidate_sampler import SamplerName
@@ -165,9 +165,9 @@ def heard(trainer: CandidateTrainer, note: Note | None) -> CandidateTrainer:
 class _Unpredictable:
     """Stands for the latency of a network with a kernel that was never measured: too slow for any budget."""
 
-    ms: float = 1e9
-    low_ms: float = 1e9
-    high_ms: float = 1e9
+    ms: float = UNKNOWN_MS
+    low_ms: float = UNKNOWN_MS
+    high_ms: float = UNKNOWN_MS
 
 
 def cautious(model: Model, note: Note | None) -> Callable[[Architecture], Prediction]:

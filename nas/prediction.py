@@ -158,7 +158,6 @@ def known_or_profiled(
     Raises:
         LatencyError: the device fails, or too few measurements on it are stable.
     """
-    before = 0
     try:
         model = load_model(target)
     except ModelError as reason:
@@ -167,7 +166,6 @@ def known_or_profiled(
         _hold_to_device(model, target, note)
         if is_known(model):
             return model
-        before = len(model.measurements)
         note(f"the latency model of {target.name!r} does not know {what} yet: networks of it are measured now")
     device = target.open()
 
@@ -179,7 +177,7 @@ def known_or_profiled(
     return profile_target(
         target,
         architectures(block),
-        networks=before + NETWORKS,
+        more=NETWORKS,
         device=device,
         on_progress=on_progress,
         on_wait=on_wait,

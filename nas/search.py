@@ -18,7 +18,7 @@ from nas.adoption import adopt
 from nas.candidates import CandidateTrainer
 from nas.claims import FAILED, release, worker_name
 from nas.correction import Correction, reference
-from nas.costs import MS, parse_against
+from nas.costs import MS, UNKNOWN_MS, parse_against
 from nas.data import Data
 from nas.distillation import Lesson
 from nas.errors import BudgetError, StudyError
@@ -190,6 +190,11 @@ def run_search(
         return predict(architecture).ms
 
     surveyed = survey(space, milliseconds, limits=settings.limits, seed=settings.seed)
+    if surveyed.fastest_ms >= UNKNOWN_MS:
+        raise StudyError(
+            f"the latency model of {target!r} must know networks of the space, it can predict none of {len(surveyed.answers)}: "
+            "measure some by `nas profile` with the same --target and --space"
+        )
     require_each(space, surveyed, settings.limits, seed=settings.seed)
     budget_ms = _budget(run, surveyed, settings.budget_ms, events)
     share, nearest = surveyed.feasible_share(budget_ms), None

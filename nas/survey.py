@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from nas.costs import UNKNOWN_MS
 from nas.errors import BudgetError
 from nas.limits import Limit
 from searchspace.architecture import Architecture
@@ -37,8 +38,12 @@ class Survey:
     fastest_ms: float
 
     def quantile_ms(self, share: float) -> float:
-        """Milliseconds that this share of the networks stays within; of those within the other limits, where there are any."""
-        latencies = [ms for ms, fits in zip(self.latencies_ms, self.within, strict=True) if fits] or self.latencies_ms
+        """Milliseconds that this share of the networks stays within; of those within the other limits, where there are any.
+
+        Networks whose latency cannot be predicted do not count.
+        """
+        known = [(ms, fits) for ms, fits in zip(self.latencies_ms, self.within, strict=True) if ms < UNKNOWN_MS]
+        latencies = [ms for ms, fits in known if fits] or [ms for ms, _ in known]
         return latencies[min(int(share * len(latencies)), len(latencies) - 1)]
 
     def feasible_share(self, budget_ms: float) -> float:

@@ -11,6 +11,7 @@ from latency.model import LatencyModel
 from latency.planning import kernels
 from latency.profiling import FEWEST_OF_A_KIND, profile_target
 from latency.samples import varied_architectures
+from latency.store import model_path
 from latency.target import load_target
 from nas import prediction
 from nas.prediction import NETWORKS, knows, model_for, space_architectures
@@ -64,4 +65,16 @@ def test_a_model_of_other_networks_is_extended_not_replaced() -> None:
     model = model_for(target, SPACE, note=notes.append)
     assert "does not know this space yet" in notes[0]
     assert len(model.measurements) == 30 + NETWORKS
+    assert knows(model, SPACE)
+
+
+def test_measurements_that_no_model_was_fitted_to_do_not_count_as_networks_of_the_space() -> None:
+    """As an interrupted profile leaves them: beside the model lies a file with more than it was fitted to."""
+    target = load_target("host")
+    earlier = profile_target(target, varied_architectures(0), networks=30)
+    path = model_path(target.name, earlier.provenance, target.settings)
+    profile_target(target, varied_architectures(0), networks=30 + NETWORKS)
+    earlier.save(path)
+    model = model_for(target, SPACE, note=[].append)
+    assert len(model.measurements) == 30 + 2 * NETWORKS
     assert knows(model, SPACE)

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from latency.device import Device
-from latency.errors import DeviceUnreachable
+from latency.errors import DeviceUnreachable, UnmeasuredKernel
 from latency.fake import FakeDevice, true_ms
 from latency.settings import RuntimeSettings
 from latency.timing import Slice, Timing
@@ -319,6 +319,17 @@ def test_candidates_whose_checkpoints_are_gone_are_trained_once_more(digits: Dat
     again = search(tmp_path, digits, settings)
     assert again.outcomes == first.outcomes
     assert [one.accuracy for one in again.finalists] == [one.accuracy for one in first.finalists]
+
+
+def test_a_model_that_can_predict_nothing_is_refused(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def predict(self: Model, architecture: Architecture) -> Guess:
+        raise UnmeasuredKernel("a kernel was never measured")
+
+    monkeypatch.setattr(Model, "predict", predict)
+    with pytest.raises(StudyError, match=r"it can predict none of \d+: measure some by `nas profile`"):
+        search(tmp_path, digits)
 
 
 def test_finalists_go_to_the_place_that_all_machines_reach(digits: Data, tmp_path: Path) -> None:
