@@ -8,11 +8,12 @@ not answer for a while is waited for, as a database is.
 import dataclasses
 import errno
 import functools
+import json
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,8 @@ Result = TypeVar("Result")
 _LASTING = (StudyError, FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 """What waiting does not help."""
+MARK = "search.json"
+"""The file that says which search a place belongs to."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,39 @@ class Mirror:
             raise
         except Exception as error:  # drivers raise whatever their libraries do
             raise self._told("checkpoints cannot go there", error, remedy="; check --checkpoints") from None
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Mark the place as that of a search: files there are named by architecture, which other searches may have as well.
+
+        Args:
+            identity: fingerprints of what is searched.
+
+        Raises:
+            StudyError: it is another search's, or it cannot be read and written.
+        """
+        mark = json.dumps(dict(identity), sort_keys=True).encode()
+
+        def owner(files: Any, folder: str) -> bytes:
+            whole = f"{folder}/{MARK}"
+            try:
+                return bytes(files.cat_file(whole))
+            except FileNotFoundError:
+                files.makedirs(folder, exist_ok=True)
+                part = f"{whole}.{secrets.token_hex(8)}.part"
+                files.pipe_file(part, mark)
+                files.mv(part, whole)
+                return mark
+
+        try:
+            found = self._patiently(owner)
+        except StudyError:
+            raise
+        except Exception as error:
+            raise self._told(f"{MARK} cannot be read or written there", error) from None
+        if found != mark:
+            raise StudyError(
+                f"{shown(self.url)}: holds checkpoints of another search; choose another --checkpoints, such as a folder below it"
+            )
 
     def put(self, path: Path) -> None:
         """Copy a finished file to the place, under its name there only once it is whole.

@@ -162,9 +162,11 @@ def join(
             f"study {name!r} is about images of fingerprint {', '.join(identity['data'])}, got {', '.join(found)}; "
             "give the same --data as the search"
         )
+    searched = {key: value for key, value in identity.items() if key != "format"}
     mirror = Mirror(plan["checkpoints"]) if plan["checkpoints"] else None
     if mirror is not None:
         mirror.check()
+        mirror.claim(searched)
     trainer = CandidateTrainer(
         data=data,
         recipe=recipe,
@@ -178,7 +180,7 @@ def join(
     return StudyWork(
         url=url,
         name=name,
-        identity={key: value for key, value in identity.items() if key != "format"},
+        identity=searched,
         seed=plan["seed"] + SEED_STRIDE * (1 + zlib.crc32(worker_name().encode()) % 2**20),
         space=space,
         model=model,

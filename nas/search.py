@@ -233,6 +233,8 @@ def run_search(
         identity["recipe"] = changed
     if settings.against != (MS,):
         identity["against"] = list(settings.against)
+    if trainer.mirror is not None:
+        trainer.mirror.claim(identity)
     task = StudyWork(
         url=settings.storage or f"sqlite:///{run.file('study.db')}",
         name=settings.study,

@@ -42,6 +42,16 @@ def test_what_one_puts_another_fetches(mirror: Mirror, tmp_path: Path) -> None:
     assert [Path(name).name for name in files.ls(folder, detail=False)] == ["net.rung0.pt"]
 
 
+def test_a_place_is_one_searchs(mirror: Mirror) -> None:
+    identity = {"space": "a1", "seed": 0, "data": ["b2", "c3"]}
+    mirror.claim(identity)
+    mirror.claim(dict(reversed(identity.items())))  # the same, by whichever machine
+    mirror.below("finalists").claim({**identity, "seed": 1})
+    with pytest.raises(StudyError, match="holds checkpoints of another search; choose another --checkpoints"):
+        mirror.claim({**identity, "data": ["b2", "d4"]})
+    mirror.claim(identity)
+
+
 def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StudyError, match="checkpoints cannot go there"):
@@ -52,6 +62,8 @@ def test_a_place_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     path.write_bytes(b"weights")
     with pytest.raises(StudyError, match=r"net\.pt cannot be written there"):
         Mirror(f"file://{tmp_path / 'taken'}").put(path)
+    with pytest.raises(StudyError, match=r"search\.json cannot be read or written there"):
+        Mirror(f"file://{tmp_path / 'taken'}").claim({})
 
 
 class Flaky:

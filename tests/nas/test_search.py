@@ -341,6 +341,8 @@ def test_finalists_go_to_the_place_that_all_machines_reach(digits: Data, tmp_pat
     own = [path for one in result.finalists for path in (one.checkpoint, one.shipped.onnx)]
     assert kept == {Path(path.name): path.read_bytes() for path in own}
     assert len(list(shared.glob("*.rung1.pt"))) >= len(result.finalists)
+    with pytest.raises(StudyError, match="holds checkpoints of another search"):
+        search(tmp_path / "other", digits, dataclasses.replace(settings, seed=settings.seed + 1))
 
 
 def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_trusted(
