@@ -1,13 +1,13 @@
-"""When a candidate stops climbing the rungs: judged against the candidates that are no slower.
+"""When a candidate stops climbing the rungs: judged against the candidates that are no dearer.
 
-A latency is known before training, so a rung can be judged fairly: a fast network that is less accurate than slower ones is
-worth finishing, one that is less accurate than networks as fast as itself is not. That keeps the whole front alive, whether the
-study has one objective or more (where Optuna itself refuses to report and to prune). Where the front is against other costs than
-milliseconds, which are known before training as well, those are judged against that are no dearer in any of them.
+A network's costs (its predicted milliseconds, or whatever else the front is against) are known before training, so a rung can be
+judged fairly: a cheap network that is less accurate than dearer ones is worth finishing, one that is less accurate than networks
+that are no dearer in any cost is not. That keeps the whole front alive, whether the study has one objective or more (where Optuna
+itself refuses to report and to prune).
 
-Two rules stop a candidate. It is behind most of those that are no slower, on the rung it is on; or, later in a search, where most
+Two rules stop a candidate. It is behind most of those that are no dearer, on the rung it is on; or, later in a search, where most
 candidates are as good as those before, it cannot be hoped any more to reach the front: what candidates with its score came to on
-the last rung, with luck, is still less than what one that is no slower has reached.
+the last rung, with luck, is still less than what one that is no dearer has reached.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,13 +37,13 @@ class Climber(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NoSlowerPruner(optuna.pruners.BasePruner):
-    """Stops a trial that is behind trials, finished or running, that are no slower.
+class NoDearerPruner(optuna.pruners.BasePruner):
+    """Stops a trial that is behind trials, finished or running, that are no dearer.
 
     Attributes:
         latency: user attribute that holds a trial's predicted milliseconds, as (name of a mapping, key in it); where the
             mapping has `costs`, those count in their place.
-        peers: no slower trials that must have been on a rung, for the quantile to mean something.
+        peers: no dearer trials that must have been on a rung, for the quantile to mean something.
         share: of them that a trial has to be better than; 0.5: the median.
         complete: trials that must have gone to the last rung before that is extrapolated to.
         luck: how far above what is expected of it on the last rung a trial is hoped to end, in standard deviations.

@@ -35,7 +35,7 @@ from nas.outcomes import (
     Progress,
     progress_of,
 )
-from nas.pruning import NoSlowerPruner
+from nas.pruning import NoDearerPruner
 from nas.sampling.candidate_sampler import CandidateSampler, Pins, SamplerName
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import CANDIDATE, COSTS, GIVEN, OUTCOME, RUNGS
@@ -115,9 +115,9 @@ class Problem:
     against: tuple[str, ...] = (MS,)
 
     @property
-    def pruner(self) -> NoSlowerPruner:
+    def pruner(self) -> NoDearerPruner:
         """When a candidate stops climbing."""
-        return NoSlowerPruner((CANDIDATE, "predicted_ms"))
+        return NoDearerPruner((CANDIDATE, "predicted_ms"))
 
     def judge(self, architecture: Architecture) -> "Judgement":
         """What is known of a network before it is trained."""

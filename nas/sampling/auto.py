@@ -129,10 +129,10 @@ class AutoSampler:
                 offset = np.array([self.reward.offset(one.ms) for one in proposals])
                 return expected_improvement(slope * mean + offset, slope * spread, best)
             price = np.array([pricing.price(one.costs) for one in proposals])
-            return expected_hypervolume_gain(mean, spread, price, steps=steps, limit_ms=pricing.limit)
+            return expected_hypervolume_gain(mean, spread, price, steps=steps, limit=pricing.limit)
 
         order = np.argsort(-expected)
-        heights = {step.ms for step in steps[1:]}
+        heights = {step.price for step in steps[1:]}
         front = [one.answers for one, price in zip(within, prices, strict=True) if price in heights]
         parents = front + [within[index].answers for index in order[:PARENTS]]
         return self._evolved(parents, worth, decisions, judge, source)

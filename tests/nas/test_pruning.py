@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from nas.pruning import NoSlowerPruner
+from nas.pruning import NoDearerPruner
 
-PRUNER = NoSlowerPruner(latency=("candidate", "ms"), peers=3)
+PRUNER = NoDearerPruner(latency=("candidate", "ms"), peers=3)
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
@@ -108,7 +108,7 @@ def climbing(curves: list[tuple[float, list[float]]], own_ms: float, own: float)
     trial = study.ask()
     trial.set_user_attr("candidate", {"ms": own_ms})
     trial.set_user_attr("rungs", [{"value": own}])
-    pruner = NoSlowerPruner(latency=("candidate", "ms"), peers=10**6, complete=10, luck=1.5)
+    pruner = NoDearerPruner(latency=("candidate", "ms"), peers=10**6, complete=10, luck=1.5)
     return pruner.prune(study, study.get_trials()[-1])
 
 

@@ -19,7 +19,7 @@ from make_table import HERE, RUNGS
 from surrogate import TableSurrogate, Trainer, read_table
 
 from nas.outcomes import COMPLETE
-from nas.pruning import NoSlowerPruner
+from nas.pruning import NoDearerPruner
 from nas.sampling.acquisition import staircase
 from nas.sampling.decisions import Decisions
 from nas.sampling.history import CANDIDATE, OUTCOME
@@ -48,9 +48,9 @@ OURS = ("auto", "tpe", "nsga2", "gp")
 LATENCY = (CANDIDATE, "predicted_ms")
 NEVER = 1 << 30  # others that must have come as far before anybody is stopped
 PRUNERS: dict[str, Any] = {
-    "none": NoSlowerPruner(LATENCY, peers=NEVER, complete=NEVER),
-    "default": NoSlowerPruner(LATENCY),
-    "median": NoSlowerPruner(LATENCY, share=0.5, luck=math.inf),  # of those no slower, on the same rung
+    "none": NoDearerPruner(LATENCY, peers=NEVER, complete=NEVER),
+    "default": NoDearerPruner(LATENCY),
+    "median": NoDearerPruner(LATENCY, share=0.5, luck=math.inf),  # of those no slower, on the same rung
 }
 
 
@@ -197,9 +197,9 @@ def _scored(trail: list[tuple[int, str, float]], trainer: Trainer) -> list[list[
 def _volume(points: list[tuple[float, float]]) -> float:
     """Hypervolume up to the budget, relative to it, above the accuracy FLOOR."""
     steps = staircase([point for point in points if point[0] <= BUDGET_MS * 1.05], floor=FLOOR)
-    ends = [step.ms for step in steps[1:]] + [BUDGET_MS]
+    ends = [step.price for step in steps[1:]] + [BUDGET_MS]
     return sum(
-        max(end - step.ms, 0) / BUDGET_MS * (step.accuracy - FLOOR) for step, end in zip(steps, ends, strict=True)
+        max(end - step.price, 0) / BUDGET_MS * (step.accuracy - FLOOR) for step, end in zip(steps, ends, strict=True)
     )
 
 

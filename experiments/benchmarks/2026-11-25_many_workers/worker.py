@@ -13,7 +13,7 @@ from typing import Any
 
 from latency.model import LatencyModel
 from nas import database
-from nas.pruning import NoSlowerPruner
+from nas.pruning import NoDearerPruner
 from nas.sampling.history import CANDIDATE
 from nas.storage import open_study
 from nas.study import Problem, RungScore, attach_sampler, run_trials
@@ -34,7 +34,7 @@ class Fixed(Problem):
 
     @property
     def pruner(self) -> Any:
-        return NoSlowerPruner((CANDIDATE, "predicted_ms"), peers=1 << 30, complete=1 << 30)
+        return NoDearerPruner((CANDIDATE, "predicted_ms"), peers=1 << 30, complete=1 << 30)
 
 
 def space() -> Space:
