@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from scipy.stats import kendalltau
 
 from nas.errors import StudyError
 from nas.recipe import Schedule
@@ -179,6 +178,8 @@ def _taus(one: np.ndarray, other: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 def _tau(one: np.ndarray, other: np.ndarray) -> float | None:
     """Kendall's tau-b, None where one side has a single value."""
+    from scipy.stats import kendalltau  # slow to load, and training does without
+
     if len(np.unique(one)) < 2 or len(np.unique(other)) < 2:
         return None
     return float(kendalltau(one, other).statistic)

@@ -121,7 +121,7 @@ class Convolution(nn.Conv2d):
 
 def _initialise(weight: Tensor, op: graph.Conv) -> None:
     """Draw a convolution's weight, if it has memory; what stands around it tells its part (see `Network`)."""
-    if weight.is_meta:
+    if weight.is_meta:  # to draw such a one torch loads its compiler
         return
     if op.name == CLASSIFIER:
         nn.init.normal_(weight, std=0.01)
@@ -156,8 +156,9 @@ def _module(op: graph.Op) -> nn.Module | None:
             return nn.Dropout(op.rate)
         case graph.Linear():
             linear = nn.Linear(op.cin, op.shape.channels)
-            nn.init.normal_(linear.weight, std=0.01)
-            nn.init.zeros_(linear.bias)
+            if not linear.weight.is_meta:
+                nn.init.normal_(linear.weight, std=0.01)
+                nn.init.zeros_(linear.bias)
             return linear
     return None
 

@@ -96,7 +96,8 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
     assert len({part.process for part in timing.slices}) >= 2
 
 
-def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path):
+def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path, monkeypatch):
+    monkeypatch.setattr("latency.profiling.JOB", 6)
     target = load_target(server.target_file(tmp_path / "board.yaml"))
 
     def profile(device, networks, on_progress=None):
@@ -114,17 +115,17 @@ def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path):
     device._waits_s = (0.01,)
     try:
         with pytest.raises(DeviceUnreachable, match=r"Connection refused.*given up after 2 attempts"):
-            profile(device, 16, on_progress=lambda state: state.networks and server.cut())
+            profile(device, 12, on_progress=lambda state: state.networks and server.cut())
     finally:
         server.start()
     [log] = tmp_path.glob("board-*.jsonl")
     kept = [one.architecture.fingerprint for one in read_measurements(log)]
-    assert len(kept) == 12
-    with suppress(ModelError):  # a machine with much else to do has too few stable measurements to fit
-        profile(device, 16)
+    assert len(kept) == 6
+    with suppress(ModelError):  # a busy machine leaves too few stable ones to fit
+        profile(device, 12)
     measured = [one.architecture.fingerprint for one in read_measurements(log)]
-    assert measured[:12] == kept
-    assert len(set(measured)) == 16
+    assert measured[:6] == kept
+    assert len(set(measured)) == 12
 
 
 def test_a_device_that_stays_away_is_given_up(server):

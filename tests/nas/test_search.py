@@ -345,6 +345,7 @@ def test_finalists_go_to_the_place_that_all_machines_reach(digits: Data, tmp_pat
         search(tmp_path / "other", digits, dataclasses.replace(settings, seed=settings.seed + 1))
 
 
+@pytest.mark.slow
 def test_processes_side_by_side_find_a_front_and_say_how_far_each_rung_could_be_trusted(
     digits: Data, tmp_path: Path
 ) -> None:
