@@ -96,6 +96,7 @@ def test_a_connection_that_breaks_is_made_again_and_no_slice_is_lost(server):
     assert len({part.process for part in timing.slices}) >= 2
 
 
+@pytest.mark.slow
 def test_profiling_stops_with_the_reason_and_goes_on_later(server, tmp_path, monkeypatch):
     monkeypatch.setattr("latency.profiling.JOB", 6)
     target = load_target(server.target_file(tmp_path / "board.yaml"))

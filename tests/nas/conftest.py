@@ -1,4 +1,4 @@
-"""What tests of training and trimming may ask for; studies in files that no power cut has to spare."""
+"""What tests of training and trimming may ask for; studies in files that no power cut has to spare, opened quickly."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +13,25 @@ import torch
 def _do_not_wait_for_the_disk(connection: Any, record: object) -> None:
     if isinstance(connection, sqlite3.Connection):
         connection.execute("PRAGMA synchronous=OFF")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrations_are_read_once() -> Iterator[None]:
+    """Optuna reads and runs all its migration scripts twice for every study that is opened; they do not change meanwhile."""
+    from alembic.script import ScriptDirectory
+
+    read = ScriptDirectory.from_config
+    places: dict[str, ScriptDirectory] = {}
+
+    def once(config: Any) -> ScriptDirectory:
+        place = config.get_main_option("script_location")
+        if place not in places:
+            places[place] = read(config)
+        return places[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ScriptDirectory, "from_config", once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -75,6 +75,7 @@ def in_two_processes(folder: Path) -> dict[str, Any]:
     return told
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = in_two_processes(tmp_path)
     assert told["images"] == 256

@@ -58,6 +58,7 @@ class Refusing:
         time.sleep(60)
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced_and_every_candidate_is_trained_once(tmp_path: Path) -> None:
     study = new_study(tmp_path)
     killed: list[int] = []
