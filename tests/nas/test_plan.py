@@ -136,6 +136,18 @@ def test_a_place_for_checkpoints_is_tried_before_anything_is_trained_and_its_pas
         join(work.url, "search", load)
 
 
+def test_a_worker_shares_its_searchs_place_and_no_other_searchs(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="the extra places is not installed")
+    mirror = Mirror(f"file://{tmp_path / 'shared'}")
+    work, _ = published(tmp_path, mirror)
+    mirror.claim(work.identity)  # as the search does
+    assert join(work.url, "search", load).trainer.mirror == mirror
+    (tmp_path / "shared" / "search.json").unlink()
+    mirror.claim({**work.identity, "target": "pixel1"})
+    with pytest.raises(StudyError, match="holds checkpoints of another search"):
+        join(work.url, "search", load)
+
+
 def test_other_studies_of_the_search_are_named_and_more_trials_are_heard_of(tmp_path: Path) -> None:
     work, study = published(tmp_path)
     assert others(study) == []
