@@ -34,7 +34,7 @@ class Case:
 CASES = {
     "lenet5": Case(
         train=("--recipe", "LENET"),
-        compress=("--recipe", "RETRAIN", "--density", "0.094", "--conv-bits", "5", "--rounds", "3", "--distill", "0.5"),
+        compress=("--recipe", "RETRAIN", "--density", "0.1", "--conv-bits", "4", "--rounds", "3", "--distill", "0.5"),
         control=("--recipe", "RETRAIN", "--epochs", "24"),
     ),
     "squeezenet_32px": Case(
