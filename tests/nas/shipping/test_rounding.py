@@ -50,8 +50,7 @@ def test_a_layers_outputs_change_less_than_by_rounding_to_the_nearest(seed: int,
     seen, unseen = (
         torch.einsum("nchw,cd->ndhw", torch.randn(64, 16, 8, 8, generator=source), mixing).relu() for _ in range(2)
     )
-    convolution = torch.nn.Conv2d(16, 8, 3, padding=1, groups=groups, bias=False)
-    weights = convolution.weight.detach()
+    weights = 0.1 * torch.randn(8, 16 // groups, 3, 3, generator=source)
     layer = _Layer(onnx.NodeProto(), weights.numpy(), groups, kernel=3, stride=1, padding=1)
     layer.watch(seen)
     flat = weights.flatten(1)
