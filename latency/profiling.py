@@ -5,7 +5,7 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,6 +66,7 @@ def profile_target(
     architectures: Iterable[Architecture],
     *,
     networks: int | None = None,
+    more: int | None = None,
     limit_s: float | None = None,
     in_order: int | None = None,
     device: Device | None = None,
@@ -83,9 +84,10 @@ def profile_target(
     Args:
         target: what to profile.
         architectures: in the order to measure them; those with a trusted measurement are passed over. It may be endless if
-            `networks` or `limit_s` ends it; of a sequence all are measured.
+            `networks` or `limit_s` ends it.
         networks: how many measured networks there shall be in all. Those of this number whose halves disagree, or that met the
             device while it was slow, are measured once more in the end.
+        more: the same as so many beyond those there are, in place of `networks`.
         limit_s: seconds after which no further job of `JOB` networks is begun.
         in_order: how many are measured in that order before those follow that tell most (see `latency.choosing`); None for all.
         device: the opened device, if not the target's own.
@@ -112,8 +114,7 @@ def profile_target(
         path = model_path(target.name, provenance, target.settings, folder=folder)
         log = path.with_suffix(".jsonl")
         measured = before = _by_fingerprint(log)
-        if networks is None and isinstance(architectures, Sequence):
-            networks = len(measured.keys() | {one.fingerprint for one in architectures})
+        networks = networks if more is None else len(measured) + more
         begin = time.monotonic()
         known = {fingerprint for fingerprint, one in measured.items() if one.trusted}
         block, precision = provenance.nchwc_block, target.settings.precision

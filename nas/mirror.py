@@ -75,14 +75,10 @@ class Mirror:
         mark = json.dumps(dict(identity), sort_keys=True).encode()
 
         def owner(files: Any, folder: str) -> bytes:
-            whole = f"{folder}/{MARK}"
             try:
-                return bytes(files.cat_file(whole))
+                return bytes(files.cat_file(f"{folder}/{MARK}"))
             except FileNotFoundError:
-                files.makedirs(folder, exist_ok=True)
-                part = f"{whole}.{secrets.token_hex(8)}.part"
-                files.pipe_file(part, mark)
-                files.mv(part, whole)
+                _place(files, folder, MARK, lambda part: files.pipe_file(part, mark))
                 return mark
 
         try:
@@ -104,11 +100,7 @@ class Mirror:
         """
 
         def write(files: Any, folder: str) -> None:
-            files.makedirs(folder, exist_ok=True)
-            whole = f"{folder}/{path.name}"
-            part = f"{whole}.{os.getpid()}.part"
-            files.put_file(str(path), part)
-            files.mv(part, whole)
+            _place(files, folder, path.name, lambda part: files.put_file(str(path), part))
 
         try:
             self._patiently(write)
@@ -180,6 +172,14 @@ def _opened(url: str) -> tuple[Any, str]:
             f"{shown(url)}: checkpoints must go to a place that fsspec knows ({reason}); check --checkpoints"
         ) from None
     return files, str(folder).rstrip("/")
+
+
+def _place(files: Any, folder: str, name: str, write: Callable[[str], object]) -> None:
+    """Let `write` write a file, which has its name there only once it is whole."""
+    files.makedirs(folder, exist_ok=True)
+    part = f"{folder}/{name}.{secrets.token_hex(8)}.part"
+    write(part)
+    files.mv(part, f"{folder}/{name}")
 
 
 def _reason(error: BaseException) -> str:

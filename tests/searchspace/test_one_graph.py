@@ -57,7 +57,7 @@ def test_onnx_runtime_gives_torch_s_logits(architecture: Architecture, seed: int
 
 
 @given(architectures(EVERYTHING))
-@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@thorough
 def test_the_graph_counts_torch_s_parameters_and_macs(architecture: Architecture) -> None:
     graph = lower(architecture)
     with torch.device("meta"):
